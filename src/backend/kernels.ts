@@ -1,0 +1,355 @@
+/**
+ * The kernel contract: every kernel's name, and its operands in the order in which the C ABI receives them.
+ *
+ * Operand kinds: `in`/`out`/`io` are float32 buffers, `ids`/`idsOut` int32 buffers, `bits`/`bitsOut` raw 16-bit
+ * buffers (bf16, f16); a trailing `?` means that null may be passed; `int` and `num` are plain numbers
+ * (booleans are ints 0/1). All buffers are contiguous, row-major, and start at `offset` elements.
+ * `out` buffers are overwritten and need no clearing. Unless a comment says otherwise, outputs may not alias inputs.
+ *
+ * Letters: b batch, l length, d model width, e inner channels, n state size, g groups, k conv width, q chunk, v vocabulary.
+ */
+
+/** Steps per scan chunk: the backward pass keeps one state per chunk and recomputes the rest. */
+export const SCAN_CHUNK = 64;
+/** The backward scan splits the channels of one batch row into this many independent parts (fixed: results must
+ *  not depend on the thread count); each part owns a slice of the partial sums of dB and dC. */
+export const SCAN_PARTS = 4;
+/** Row blocks whose partial weight gradients `normGrad` adds up in order. */
+export const NORM_BLOCKS = 32;
+
+export const UNARY = [
+  'neg',
+  'exp',
+  'log',
+  'sqrt',
+  'rsqrt',
+  'square',
+  'abs',
+  'reciprocal',
+  'sigmoid',
+  'silu',
+  'softplus',
+  'tanh',
+  'relu',
+  'gelu',
+  'sin',
+  'cos',
+] as const; // prettier-ignore
+export type UnaryOp = (typeof UNARY)[number];
+
+export const BINARY = ['add', 'sub', 'mul', 'div', 'max', 'min'] as const;
+export type BinaryOp = (typeof BINARY)[number];
+
+/** Formats of `widen` and `narrow`. */
+export const NARROW = ['bf16', 'f16'] as const;
+
+export const KERNELS = {
+  // ---- elementwise -------------------------------------------------------------------------------------------
+  /** y = op(x); `op` indexes UNARY. softplus is the identity above 20; gelu is the exact erf form. y may alias x. */
+  unary: { op: 'int', x: 'in', y: 'out', count: 'int' },
+  /** dx = dy * op'(x), given y = op(x). dx may alias dy. */
+  unaryGrad: { op: 'int', x: 'in', y: 'in', dy: 'in', dx: 'out', count: 'int' },
+  /** y = a op b over the shape (d0, d1, d2, d3); a0..a3 and b0..b3 are element strides, 0 where broadcast.
+   *  `op` indexes BINARY. y is contiguous and may alias an operand that is not broadcast. */
+  binary: {
+    op: 'int',
+    a: 'in',
+    b: 'in',
+    y: 'out',
+    d0: 'int',
+    d1: 'int',
+    d2: 'int',
+    d3: 'int',
+    a0: 'int',
+    a1: 'int',
+    a2: 'int',
+    a3: 'int',
+    b0: 'int',
+    b1: 'int',
+    b2: 'int',
+    b3: 'int',
+  }, // prettier-ignore
+  /** y = x * scale + shift. y may alias x. */
+  affine: { x: 'in', y: 'out', scale: 'num', shift: 'num', count: 'int' },
+  /** y += alpha * x. */
+  axpy: { x: 'in', y: 'io', alpha: 'num', count: 'int' },
+  fill: { y: 'out', value: 'num', count: 'int' },
+  /** One AdamW step with decoupled decay (Loshchilov and Hutter 2019, the form of torch.optim.AdamW):
+   *  c = sumSquares ? min(1, maxNorm / (sqrt(sumSquares[0]) + 1e-6)) : 1 ; g = grad * c ; param *= 1 - lr * weightDecay
+   *  m += (1 - beta1)(g - m) ; v = beta2 v + (1 - beta2) g^2
+   *  param -= lr / correction1 * m / (sqrt(v) / sqrt(correction2) + eps). */
+  adamw: {
+    param: 'io',
+    grad: 'in',
+    m: 'io',
+    v: 'io',
+    sumSquares: 'in?',
+    count: 'int',
+    lr: 'num',
+    beta1: 'num',
+    beta2: 'num',
+    eps: 'num',
+    weightDecay: 'num',
+    correction1: 'num',
+    correction2: 'num',
+    maxNorm: 'num',
+  }, // prettier-ignore
+
+  // ---- reduce ------------------------------------------------------------------------------------------------
+  /** x (outer, axis, inner) -> y (outer, inner). */
+  sum: { x: 'in', y: 'out', outer: 'int', axis: 'int', inner: 'int' },
+  max: { x: 'in', y: 'out', outer: 'int', axis: 'int', inner: 'int' },
+  /** The first index of the largest element along the axis. */
+  argmax: { x: 'in', y: 'idsOut', outer: 'int', axis: 'int', inner: 'int' },
+  /** y[0] = sum of x^2 (+ y[0] if accumulate), added up in float64. */
+  sumSquares: { x: 'in', y: 'io', count: 'int', accumulate: 'int' },
+
+  // ---- copy --------------------------------------------------------------------------------------------------
+  /** y contiguous (d0..d5) <- x read with element strides s0..s5. Moves 4-byte elements of any dtype. */
+  copy: {
+    x: 'in',
+    y: 'out',
+    d0: 'int',
+    d1: 'int',
+    d2: 'int',
+    d3: 'int',
+    d4: 'int',
+    d5: 'int',
+    s0: 'int',
+    s1: 'int',
+    s2: 'int',
+    s3: 'int',
+    s4: 'int',
+    s5: 'int',
+  }, // prettier-ignore
+  /** y written with element strides s0..s5 <- x contiguous (d0..d5); adds to y if accumulate. */
+  scatter: {
+    x: 'in',
+    y: 'io',
+    d0: 'int',
+    d1: 'int',
+    d2: 'int',
+    d3: 'int',
+    d4: 'int',
+    d5: 'int',
+    s0: 'int',
+    s1: 'int',
+    s2: 'int',
+    s3: 'int',
+    s4: 'int',
+    s5: 'int',
+    accumulate: 'int',
+  }, // prettier-ignore
+  /** y (count, d) = table (rows, d)[ids]; ids are in range (checked before). */
+  gatherRows: { table: 'in', ids: 'ids', y: 'out', count: 'int', rows: 'int', d: 'int' },
+  /** table (rows, d)[ids] += x (count, d), in the order of ids. */
+  scatterAddRows: { x: 'in', ids: 'ids', table: 'io', count: 'int', rows: 'int', d: 'int' },
+  /** float32 <- 16-bit; `format` indexes NARROW. */
+  widen: { x: 'bits', y: 'out', format: 'int', count: 'int' },
+  /** 16-bit <- float32, round to nearest even. */
+  narrow: { x: 'in', y: 'bitsOut', format: 'int', count: 'int' },
+
+  // ---- matmul ------------------------------------------------------------------------------------------------
+  /** c (m, n) = op(a) op(b) + bias (n), added to c if accumulate; a is stored (m, k), or (k, m) if transA; b is (k, n), or
+   *  (n, k) if transB. `batch` such products, strideA/B/C elements apart (0 reuses the operand; never for c). */
+  matmul: {
+    a: 'in',
+    b: 'in',
+    c: 'io',
+    bias: 'in?',
+    batch: 'int',
+    m: 'int',
+    n: 'int',
+    k: 'int',
+    transA: 'int',
+    transB: 'int',
+    strideA: 'int',
+    strideB: 'int',
+    strideC: 'int',
+    accumulate: 'int',
+  }, // prettier-ignore
+
+  // ---- norm --------------------------------------------------------------------------------------------------
+  /** s = x + residual (rows, d); center 0: y = s * rsqrt(mean(s^2) + eps) * weight (RMS); center 1: LayerNorm with bias.
+   *  `sum` receives s, `rstd` (rows) and `mean` (rows; center 1 only) are kept for the backward pass.
+   *  weight null = 1, bias null = 0. `sum` may alias x or residual. */
+  norm: {
+    x: 'in',
+    residual: 'in?',
+    weight: 'in?',
+    bias: 'in?',
+    y: 'out',
+    sum: 'out?',
+    mean: 'out?',
+    rstd: 'out',
+    rows: 'int',
+    d: 'int',
+    eps: 'num',
+    center: 'int',
+  }, // prettier-ignore
+  /** ds = gradient into s = x + residual (both get it), including dsum, the gradient that arrives through the `sum` output.
+   *  `s` is that sum. `partial` is scratch of NORM_BLOCKS * 2 * d: block i adds rows [i * ceil(rows / NORM_BLOCKS), ...). */
+  normGrad: {
+    s: 'in',
+    weight: 'in?',
+    mean: 'in?',
+    rstd: 'in',
+    dy: 'in',
+    dsum: 'in?',
+    ds: 'out',
+    dweight: 'out?',
+    dbias: 'out?',
+    partial: 'out',
+    rows: 'int',
+    d: 'int',
+    center: 'int',
+  }, // prettier-ignore
+
+  // ---- conv --------------------------------------------------------------------------------------------------
+  /** Depthwise causal convolution: y[t] = f(bias + sum_j weight[., j] x[t - k + 1 + j]), f = silu or identity.
+   *  x (b, l, e), weight (e, k), window (b, e, k) = the last k inputs before x, oldest first (null = zeros).
+   *  sequenceIds (b, l): inputs of another id count as zero; the window belongs to the id of token 0.
+   *  lengths (b): tokens at t >= lengths[b] do not exist: y is 0 there.
+   *  windowOut (b, e, k) = the last k inputs after the last token (zeros for inputs of another id). */
+  causalConv: {
+    x: 'in',
+    weight: 'in',
+    bias: 'in?',
+    window: 'in?',
+    sequenceIds: 'ids?',
+    lengths: 'ids?',
+    y: 'out',
+    windowOut: 'out?',
+    b: 'int',
+    l: 'int',
+    e: 'int',
+    k: 'int',
+    silu: 'int',
+  }, // prettier-ignore
+  /** Gradients of causalConv; dwindowOut is the gradient of windowOut (null = none).
+   *  `partial` is scratch of b * e * (k + 1). dx is 0 at t >= lengths[b] (except through windowOut: also 0). */
+  causalConvGrad: {
+    x: 'in',
+    weight: 'in',
+    bias: 'in?',
+    window: 'in?',
+    sequenceIds: 'ids?',
+    lengths: 'ids?',
+    dy: 'in',
+    dwindowOut: 'in?',
+    dx: 'out',
+    dweight: 'out',
+    dbias: 'out?',
+    dwindow: 'out?',
+    partial: 'out',
+    b: 'int',
+    l: 'int',
+    e: 'int',
+    k: 'int',
+    silu: 'int',
+  }, // prettier-ignore
+
+  // ---- scan --------------------------------------------------------------------------------------------------
+  /** Mamba-1 selective scan (Gu and Dao 2023, algorithm 2). With dt = f(delta + deltaBias), f = softplus or identity:
+   *  h[t] = exp(dt A) h[t-1] + dt B[t] u[t] ;  y[t] = (C[t] . h[t] + D u[t]) * silu(z[t])   (last factor only with z).
+   *  u, delta, z, y (b, l, e); A (e, n); B and C: (e, n) when bGroups/cGroups is 0, else (b, l, g, n) with channel c in
+   *  group floor(c / (e / g)); D, deltaBias (e). state (b, e, n) enters (null = zeros), stateOut leaves.
+   *  A change of sequenceIds (b, l) between t-1 and t sets h[t-1] to 0 (the incoming state belongs to token 0).
+   *  t >= lengths[b]: y = 0 and h is left alone. checkpoints (b, ceil(l / SCAN_CHUNK), e, n) receives the state *before*
+   *  each chunk, for the backward pass (null when no gradient is needed). y may alias u, delta or z. */
+  selectiveScan: {
+    u: 'in',
+    delta: 'in',
+    A: 'in',
+    B: 'in',
+    C: 'in',
+    D: 'in?',
+    z: 'in?',
+    deltaBias: 'in?',
+    state: 'in?',
+    sequenceIds: 'ids?',
+    lengths: 'ids?',
+    y: 'out',
+    stateOut: 'out',
+    checkpoints: 'out?',
+    b: 'int',
+    l: 'int',
+    e: 'int',
+    n: 'int',
+    bGroups: 'int',
+    cGroups: 'int',
+    softplus: 'int',
+  }, // prettier-ignore
+  /** Gradients of selectiveScan by recomputation from `checkpoints`. dstateOut: gradient of stateOut (null = none).
+   *  `partial` is scratch of scanPartialSize() elements. Gradients at t >= lengths[b] are 0. du may alias dy? no. */
+  selectiveScanGrad: {
+    u: 'in',
+    delta: 'in',
+    A: 'in',
+    B: 'in',
+    C: 'in',
+    D: 'in?',
+    z: 'in?',
+    deltaBias: 'in?',
+    sequenceIds: 'ids?',
+    lengths: 'ids?',
+    checkpoints: 'in',
+    dy: 'in',
+    dstateOut: 'in?',
+    du: 'out',
+    ddelta: 'out',
+    dA: 'out',
+    dB: 'out',
+    dC: 'out',
+    dD: 'out?',
+    dz: 'out?',
+    ddeltaBias: 'out?',
+    dstate: 'out?',
+    partial: 'out',
+    b: 'int',
+    l: 'int',
+    e: 'int',
+    n: 'int',
+    bGroups: 'int',
+    cGroups: 'int',
+    softplus: 'int',
+  }, // prettier-ignore
+
+  // ---- loss --------------------------------------------------------------------------------------------------
+  /** Per row: lse = log sum exp(logits), loss = lse - logits[target], valid = 1; rows whose target equals `ignore` get
+   *  loss 0 and valid 0. logits (rows, v). */
+  crossEntropy: {
+    logits: 'in',
+    targets: 'ids',
+    loss: 'out',
+    lse: 'out',
+    valid: 'out',
+    rows: 'int',
+    v: 'int',
+    ignore: 'int',
+  }, // prettier-ignore
+  /** dlogits = dloss[row] * (softmax - onehot), 0 for ignored rows. dlogits may alias logits. */
+  crossEntropyGrad: {
+    logits: 'in',
+    targets: 'ids',
+    lse: 'in',
+    dloss: 'in',
+    dlogits: 'out',
+    rows: 'int',
+    v: 'int',
+    ignore: 'int',
+  }, // prettier-ignore
+} as const;
+
+/** Elements of `partial` in selectiveScanGrad: per batch row dA, dD, ddeltaBias and constant dB, dC; per part token-wise dB, dC. */
+export function scanPartialSize(
+  b: number,
+  l: number,
+  e: number,
+  n: number,
+  bGroups: number,
+  cGroups: number,
+): number {
+  const perRow = e * (n + 2) + (bGroups === 0 ? e * n : 0) + (cGroups === 0 ? e * n : 0);
+  return b * perRow + SCAN_PARTS * b * l * n * (bGroups + cGroups);
+}
