@@ -1,0 +1,104 @@
+/**
+ * The reference backend: every kernel as plain loops with float64 sums, beside which the paper can be read. It is
+ * what all other backends are tested against, and it runs wherever JavaScript runs. It is slow.
+ */
+import type { DType, TypedArray } from '../../base/dtype.ts';
+import { DTypeError } from '../../base/errors.ts';
+import type { Backend, BackendFactory, BufferRef, Kernels, MemoryStats, Storage } from '../backend.ts';
+import { conv } from './conv.ts';
+import { copy } from './copy.ts';
+import { elementwise } from './elementwise.ts';
+import { loss } from './loss.ts';
+import { matmul } from './matmul.ts';
+import { norm } from './norm.ts';
+import { reduce } from './reduce.ts';
+import { scan } from './scan.ts';
+import { bits, HostStorage, hostStorage, ids, idsOutput, input, output } from './storage.ts';
+
+/** All of them: a missing kernel is a type error here. */
+const kernels: Kernels = {
+  ...elementwise,
+  ...reduce,
+  ...copy,
+  ...matmul,
+  ...norm,
+  ...conv,
+  ...scan,
+  ...loss,
+};
+
+/** Buffer sizes are rounded up to this, so that the pool has few classes. */
+const GRANULE_BYTES = 64;
+
+export interface ReferenceOptions {
+  /** `f64` keeps f32 tensors in 64 bits, for gradient checks by finite differences. Default `f32`. */
+  storage?: 'f32' | 'f64';
+}
+
+export interface ReferenceBackend extends Backend {
+  readonly kernels: Kernels;
+  /** The floats in full precision. */
+  readF64(source: BufferRef, count: number): Float64Array;
+}
+
+export function createReference(options: ReferenceOptions = {}): ReferenceBackend {
+  const wide = options.storage === 'f64';
+  const idle = new Map<number, HostStorage[]>();
+  const stats = { liveBytes: 0, peakBytes: 0, newBuffers: 0, reservedBytes: 0 };
+
+  return {
+    name: 'reference',
+    description: `plain TypeScript, float64 sums, ${wide ? 'float64' : 'float32'} storage`,
+    kernels,
+
+    alloc(sizeBytes: number): Storage {
+      const rounded = Math.max(1, Math.ceil(sizeBytes / GRANULE_BYTES)) * GRANULE_BYTES;
+      let storage = idle.get(rounded)?.pop();
+      if (!storage) {
+        storage = new HostStorage(rounded, wide);
+        stats.newBuffers++;
+        stats.reservedBytes += rounded;
+      }
+      storage.freed = false;
+      storage.poison();
+      stats.liveBytes += rounded;
+      stats.peakBytes = Math.max(stats.peakBytes, stats.liveBytes);
+      return storage;
+    },
+
+    free(storage: Storage): void {
+      const host = hostStorage({ storage, offset: 0 });
+      host.freed = true;
+      stats.liveBytes -= host.sizeBytes;
+      const pool = idle.get(host.sizeBytes);
+      if (pool) pool.push(host);
+      else idle.set(host.sizeBytes, [host]);
+    },
+
+    write(target: BufferRef, dtype: DType, data: TypedArray | readonly number[]): void {
+      if (dtype === 'f32') output(target).set(data);
+      else if (dtype === 'i32') idsOutput(target).set(data);
+      else if (data instanceof Uint16Array) bits(target).set(data);
+      else throw new DTypeError(`write: expected raw ${dtype} bits as Uint16Array. Convert with narrow().`);
+    },
+
+    async read(source: BufferRef, dtype: DType, count: number) {
+      if (dtype === 'f32') return Float32Array.from(input(source).subarray(0, count));
+      if (dtype === 'i32') return ids(source).slice(0, count);
+      return bits(source).slice(0, count);
+    },
+
+    readF64: (source: BufferRef, count: number) => Float64Array.from(input(source).subarray(0, count)),
+
+    get memory(): MemoryStats {
+      return { ...stats };
+    },
+
+    resetPeak(): void {
+      stats.peakBytes = stats.liveBytes;
+    },
+  };
+}
+
+/** For registerBackend(). */
+export const referenceFactory: BackendFactory = { name: 'reference', open: () => createReference() };
