@@ -1,0 +1,101 @@
+/**
+ * Affine maps with the weight stored as checkpoints have it, (out, in): y = x W^T + bias.
+ * splitLinear computes several row blocks of one weight as separate contiguous results, so that
+ * `[x, z] = in_proj(u)` needs no copy forward or backward.
+ */
+import { DTypeError, ShapeError } from '../base/errors.ts';
+import { expectShape, showShape, sizeOf } from '../base/shape.ts';
+import { add, matmul, slice, transpose } from '../tensor/primitives.ts';
+import * as raw from '../tensor/raw.ts';
+import { record } from '../tensor/tape.ts';
+import { Tensor } from '../tensor/tensor.ts';
+
+/** x (..., k), weight (n, k), bias (n) or null -> (..., n). */
+export function linear(x: Tensor, weight: Tensor, bias: Tensor | null = null): Tensor {
+  return splitLinear(x, weight, [weight.shape[0] ?? 0], bias)[0]!;
+}
+
+/** The twin of splitLinear from primitives. */
+export function splitLinearRef(
+  x: Tensor,
+  weight: Tensor,
+  sizes: readonly number[],
+  bias: Tensor | null = null,
+): Tensor[] {
+  const product = matmul(x, transpose(weight));
+  const y = bias ? add(product, bias) : product;
+  return startsOf(sizes).map((start, i) => slice(y, -1, start, start + sizes[i]!));
+}
+
+/** x (..., k), weight (n, k) with n = sum of sizes -> one (..., size) per size, in row order of the weight. */
+export function splitLinear(
+  x: Tensor,
+  weight: Tensor,
+  sizes: readonly number[],
+  bias: Tensor | null = null,
+): Tensor[] {
+  const [n, k] = checkLinear(x, weight, sizes, bias);
+  const lead = x.shape.slice(0, -1);
+  const rows = sizeOf(lead);
+  const starts = startsOf(sizes);
+  const part = (t: Tensor, i: number) => raw.slice(t, 0, starts[i]!, starts[i]! + sizes[i]!);
+  const flat = x.alias([rows, k]);
+  const outputs = sizes.map((size, i) =>
+    raw.matmul(flat, part(weight, i), { transB: true, bias: bias && part(bias, i) }).alias([...lead, size]),
+  );
+  record('linear', [x, weight, bias], outputs, { flat, weight }, (douts, saved, needs) => {
+    const dy = douts.map((d, i) => d?.alias([rows, sizes[i]!]));
+    const into = (c: Tensor, offset: number, accumulate: boolean) => ({ c, offset, accumulate });
+    let dx: Tensor | null = null;
+    const dweight = needs[1] ? zeroUnless(dy, [n, k], x) : null;
+    const dbias = needs[2] ? zeroUnless(dy, [n], x) : null;
+    dy.forEach((d, i) => {
+      if (!d) return;
+      if (needs[0]) {
+        const first = dx === null;
+        dx ??= Tensor.empty([rows, k], 'f32', x.device);
+        raw.matmul(d, part(saved.weight, i), { into: into(dx, 0, !first) });
+      }
+      if (dweight) raw.matmul(d, saved.flat, { transA: true, into: into(dweight, starts[i]! * k, false) });
+      if (dbias) raw.scatterStrided(raw.reduce('sum', d, 0), dbias, [1], starts[i]!, false);
+    });
+    return [(dx as Tensor | null)?.alias(x.shape) ?? null, dweight, dbias];
+  });
+  return outputs;
+}
+
+function startsOf(sizes: readonly number[]): number[] {
+  return sizes.map((_, i) => sizes.slice(0, i).reduce((sum, size) => sum + size, 0));
+}
+
+/** Room for a gradient whose row blocks are all written, or zeros when some output got none. */
+function zeroUnless(dy: readonly (Tensor | null)[], shape: number[], like: Tensor): Tensor {
+  return dy.every((d) => d !== null)
+    ? Tensor.empty(shape, 'f32', like.device)
+    : raw.full(shape, 0, like.device);
+}
+
+function checkLinear(
+  x: Tensor,
+  weight: Tensor,
+  sizes: readonly number[],
+  bias: Tensor | null,
+): [number, number] {
+  const [n, k] = weight.dims(2);
+  if (x.dtype !== 'f32' || weight.dtype !== 'f32') {
+    throw new DTypeError(
+      `linear: expected f32 operands, got ${x.dtype} and ${weight.dtype}. Cast them first.`,
+    );
+  }
+  if (x.shape.length < 1 || x.shape.at(-1) !== k) {
+    throw new ShapeError(
+      `linear: expected x (..., ${k}) for a weight of ${showShape(weight.shape)}, got ${showShape(x.shape)}.`,
+    );
+  }
+  const total = sizes.reduce((sum, size) => sum + size, 0);
+  if (total !== n)
+    throw new ShapeError(`linear: expected sizes that sum to ${n} rows, got ${showShape(sizes)}.`);
+  if (bias) expectShape('linear', 'bias (n)', bias.shape, [n]);
+  raw.requireF32('linear', x, weight);
+  return [n, k];
+}

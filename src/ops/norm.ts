@@ -1,0 +1,155 @@
+/**
+ * RMSNorm and LayerNorm over the last axis, optionally of a sum x + residual that is handed on (the pre-norm residual stream),
+ * and the gated group RMSNorm of Mamba-2. Source: state-spaces/mamba, ops/triton/layer_norm.py and layernorm_gated.py.
+ */
+import { kernelOf } from '../backend/backend.ts';
+import { NORM_BLOCKS } from '../backend/kernels.ts';
+import { ConfigError, ShapeError } from '../base/errors.ts';
+import { expectShape, sizeOf } from '../base/shape.ts';
+import { add, div, mean, mul, reshape, silu, sub, unary } from '../tensor/primitives.ts';
+import * as raw from '../tensor/raw.ts';
+import { record } from '../tensor/tape.ts';
+import { Tensor } from '../tensor/tensor.ts';
+
+export interface NormOptions {
+  /** Added to x before normalising; x's shape. */
+  residual?: Tensor | null;
+  /** Added to the mean square, default 1e-5. */
+  eps?: number;
+}
+
+export interface NormResult {
+  /** The normalised (and scaled) values, x's shape. */
+  y: Tensor;
+  /** x + residual (x itself without one): the residual stream after this point. */
+  residual: Tensor;
+}
+
+/** s = x + residual; y = s * rsqrt(mean(s^2) + eps) * weight. x (..., d), weight (d) or null (ones). */
+export function rmsNorm(x: Tensor, weight: Tensor | null, options: NormOptions = {}): NormResult {
+  return norm('rmsNorm', x, weight, null, options, false);
+}
+
+/** s = x + residual; y = (s - mean) * rsqrt(var + eps) * weight + bias. x (..., d), weight and bias (d) or null. */
+export function layerNorm(
+  x: Tensor,
+  weight: Tensor | null,
+  bias: Tensor | null,
+  options: NormOptions = {},
+): NormResult {
+  return norm('layerNorm', x, weight, bias, options, true);
+}
+
+/** The twin of both from primitives. */
+export function normRef(
+  x: Tensor,
+  weight: Tensor | null,
+  bias: Tensor | null,
+  options: NormOptions = {},
+  center = false,
+): NormResult {
+  const { residual = null, eps = 1e-5 } = options;
+  const s = residual ? add(x, residual) : x;
+  const centered = center ? sub(s, mean(s, -1, true)) : s;
+  const scale = unary('sqrt', add(mean(mul(centered, centered), -1, true), eps));
+  let y = div(centered, scale);
+  if (weight) y = mul(y, weight);
+  if (bias) y = add(y, bias);
+  return { y, residual: s };
+}
+
+function norm(
+  op: string,
+  x: Tensor,
+  weight: Tensor | null,
+  bias: Tensor | null,
+  options: NormOptions,
+  center: boolean,
+): NormResult {
+  const { residual = null, eps = 1e-5 } = options;
+  const d = x.shape.at(-1);
+  if (d === undefined || d === 0)
+    throw new ShapeError(`${op}: expected x (..., d) with d > 0, got [${x.shape.join(', ')}].`);
+  if (weight) expectShape(op, 'weight (d)', weight.shape, [d]);
+  if (bias) expectShape(op, 'bias (d)', bias.shape, [d]);
+  if (residual) expectShape(op, 'residual like x', residual.shape, x.shape);
+  raw.requireF32(op, x, ...[weight, bias, residual].filter((t) => t !== null));
+  if (!x.device.kernels.norm) return normRef(x, weight, bias, options, center);
+
+  const rows = sizeOf(x.shape) / d;
+  const y = Tensor.empty(x.shape, 'f32', x.device);
+  const s = residual ? Tensor.empty(x.shape, 'f32', x.device) : x.alias();
+  const mean = center ? Tensor.empty([rows], 'f32', x.device) : null;
+  const rstd = Tensor.empty([rows], 'f32', x.device);
+  if (rows > 0) {
+    const sum = residual ? s : null;
+    x.device.kernels.norm({
+      x,
+      residual,
+      weight,
+      bias,
+      y,
+      sum,
+      mean,
+      rstd,
+      rows,
+      d,
+      eps,
+      center: center ? 1 : 0,
+    });
+  }
+  record(op, [x, residual, weight, bias], [y, s], { s, weight, mean, rstd }, ([dy, dsum], saved, needs) => {
+    const device = saved.s.device;
+    const ds = Tensor.empty(x.shape, 'f32', device);
+    const dweight = needs[2] ? raw.full([d], 0, device) : null;
+    const dbias = needs[3] ? raw.full([d], 0, device) : null;
+    if (rows > 0) {
+      kernelOf(
+        device,
+        'normGrad',
+      )({
+        s: saved.s,
+        weight: saved.weight,
+        mean: saved.mean,
+        rstd: saved.rstd,
+        dy: dy ?? raw.full(x.shape, 0, device),
+        dsum: dsum ?? null,
+        ds,
+        dweight,
+        dbias,
+        partial: Tensor.empty([NORM_BLOCKS * 2 * d], 'f32', device),
+        rows,
+        d,
+        center: center ? 1 : 0,
+      });
+    }
+    return [ds, residual ? ds : null, dweight, dbias];
+  });
+  return { y, residual: s };
+}
+
+export interface GatedNormOptions {
+  /** Gate, x's shape; null = none. */
+  z?: Tensor | null;
+  /** Channels per normalised group; all of them when omitted. */
+  groupSize?: number;
+  /** true: norm(x) * silu(z); false (default): norm(x * silu(z)). */
+  normBeforeGate?: boolean;
+  eps?: number;
+}
+
+/** RMSNorm over groups of channels with a silu gate before or after. x (..., d), weight (d). */
+export function gatedRmsNorm(x: Tensor, weight: Tensor, options: GatedNormOptions = {}): Tensor {
+  const { z = null, normBeforeGate = false, eps = 1e-5 } = options;
+  const d = x.shape.at(-1) ?? 0;
+  const groupSize = options.groupSize ?? d;
+  if (!(groupSize > 0 && d % groupSize === 0)) {
+    throw new ConfigError(`gatedRmsNorm: expected groupSize to divide ${d} channels, got ${groupSize}.`);
+  }
+  expectShape('gatedRmsNorm', 'weight (d)', weight.shape, [d]);
+  if (z) expectShape('gatedRmsNorm', 'z like x', z.shape, x.shape);
+  const gated = z && !normBeforeGate ? mul(x, silu(z)) : x;
+  const groups = reshape(gated, [...x.shape.slice(0, -1), d / groupSize, groupSize]);
+  const y = mul(reshape(rmsNorm(groups, null, { eps }).y, x.shape), weight);
+  return z && normBeforeGate ? mul(y, silu(z)) : y;
+}

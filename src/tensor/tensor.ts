@@ -1,0 +1,253 @@
+/**
+ * Tensor: a contiguous row-major array on a device, with its place in the gradient graph. Data only: operations live in
+ * primitives.ts and ops/. Memory is reference counted: handles (Tensor) and the graph share a Block, and the last one
+ * to let go returns the buffer to the device's pool. `scope` (scope.ts) disposes handles in bulk.
+ */
+import { type Backend, type BufferRef, currentDevice, type Storage } from '../backend/backend.ts';
+import { BYTES_PER_ELEMENT, type DType, type TypedArray } from '../base/dtype.ts';
+import { DTypeError, ShapeError, StateError } from '../base/errors.ts';
+import type { Rng } from '../base/rng.ts';
+import { type Shape, showShape, sizeOf } from '../base/shape.ts';
+
+/** A counted device buffer. */
+export class Block {
+  readonly backend: Backend;
+  readonly storage: Storage;
+  #refs = 1;
+
+  constructor(backend: Backend, sizeBytes: number) {
+    this.backend = backend;
+    this.storage = backend.alloc(sizeBytes);
+  }
+
+  get refs(): number {
+    return this.#refs;
+  }
+
+  retain(): this {
+    this.#refs++;
+    return this;
+  }
+
+  release(): void {
+    if (--this.#refs === 0) this.backend.free(this.storage);
+  }
+}
+
+/** What a tensor needs to know of its place in the graph; implemented in tape.ts. */
+export interface GraphNode {
+  readonly op: string;
+  retain(): void;
+  release(): void;
+}
+
+/** What a handle holds; shared with the finalizer, which must not see the handle itself. */
+interface Holding {
+  block: Block | null;
+  node: GraphNode | null;
+}
+
+function letGo(holding: Holding): void {
+  holding.block?.release();
+  holding.node?.release();
+  holding.block = null;
+  holding.node = null;
+}
+
+/** Safety net for tensors made outside any scope and never disposed. */
+const finalizer = new FinalizationRegistry<Holding>(letGo);
+
+/** The innermost open scope; scope.ts opens and closes them. */
+export const scopes: { current: Tensor[] | null } = { current: null };
+
+export interface TensorOptions {
+  dtype?: DType;
+  /** The device; the current one when omitted. */
+  device?: Backend;
+  requiresGrad?: boolean;
+}
+
+export class Tensor implements BufferRef {
+  readonly shape: Shape;
+  readonly dtype: DType;
+  /** First element within the block. */
+  readonly offset: number;
+  /** For leaves: collect a gradient in `grad` on backward(). */
+  requiresGrad = false;
+  /** The collected gradient of a leaf; same shape, owned by this tensor. */
+  grad: Tensor | null = null;
+  /** Integer tensors made from host data keep it: ids are checked, and masks derived, without reading back. */
+  host: Int32Array | null = null;
+  /** Index among the outputs of the node that made it. */
+  readonly outputIndex: number = 0;
+  readonly #holding: Holding;
+
+  /** Internal: takes over one reference of `block`. Use Tensor.from, zeros, ... */
+  constructor(block: Block, shape: Shape, dtype: DType, offset = 0, tracked = true) {
+    this.shape = shape;
+    this.dtype = dtype;
+    this.offset = offset;
+    this.#holding = { block, node: null };
+    if (!tracked) return;
+    if (scopes.current) scopes.current.push(this);
+    else finalizer.register(this, this.#holding, this.#holding);
+  }
+
+  /** An uninitialised tensor. */
+  static empty(shape: Shape, dtype: DType = 'f32', device: Backend = currentDevice()): Tensor {
+    return new Tensor(new Block(device, sizeOf(shape) * BYTES_PER_ELEMENT[dtype]), shape, dtype);
+  }
+
+  /** Copies host data. The dtype follows the array: Int32Array makes i32, everything else f32 unless said. */
+  static from(data: TypedArray | readonly number[], shape?: Shape, options: TensorOptions = {}): Tensor {
+    const dtype = options.dtype ?? (data instanceof Int32Array ? 'i32' : 'f32');
+    const dims = shape ?? [data.length];
+    if (sizeOf(dims) !== data.length) {
+      throw new ShapeError(
+        `Tensor.from: expected ${sizeOf(dims)} elements for shape ${showShape(dims)}, got ${data.length}.`,
+      );
+    }
+    const tensor = Tensor.empty(dims, dtype, options.device ?? currentDevice());
+    tensor.write(data);
+    tensor.requiresGrad = options.requiresGrad ?? false;
+    if (dtype === 'i32') tensor.host = Int32Array.from(data);
+    return tensor;
+  }
+
+  static full(shape: Shape, value: number, options: TensorOptions = {}): Tensor {
+    const host = options.dtype === 'i32' ? new Int32Array(sizeOf(shape)) : new Float32Array(sizeOf(shape));
+    return Tensor.from(host.fill(value), shape, options);
+  }
+
+  static zeros(shape: Shape, options: TensorOptions = {}): Tensor {
+    return Tensor.full(shape, 0, options);
+  }
+
+  static ones(shape: Shape, options: TensorOptions = {}): Tensor {
+    return Tensor.full(shape, 1, options);
+  }
+
+  /** Uniform in [low, high). */
+  static uniform(shape: Shape, low: number, high: number, rng: Rng, options: TensorOptions = {}): Tensor {
+    const host = new Float32Array(sizeOf(shape));
+    for (let i = 0; i < host.length; i++) host[i] = rng.uniform(low, high);
+    return Tensor.from(host, shape, options);
+  }
+
+  static normal(shape: Shape, std: number, rng: Rng, options: TensorOptions = {}): Tensor {
+    const host = new Float32Array(sizeOf(shape));
+    for (let i = 0; i < host.length; i++) host[i] = std * rng.normal();
+    return Tensor.from(host, shape, options);
+  }
+
+  get block(): Block {
+    const block = this.#holding.block;
+    if (!block) {
+      throw new StateError(
+        `Tensor ${showShape(this.shape)}: expected a live tensor, got a disposed one. ` +
+          'Return it from its scope(), or keep() it, if it is needed later.',
+      );
+    }
+    return block;
+  }
+
+  get storage(): Storage {
+    return this.block.storage;
+  }
+
+  get device(): Backend {
+    return this.block.backend;
+  }
+
+  get node(): GraphNode | null {
+    return this.#holding.node;
+  }
+
+  get disposed(): boolean {
+    return this.#holding.block === null;
+  }
+
+  get size(): number {
+    return sizeOf(this.shape);
+  }
+
+  get sizeBytes(): number {
+    return this.size * BYTES_PER_ELEMENT[this.dtype];
+  }
+
+  /** True when a gradient can flow into or through this tensor. */
+  get tracksGrad(): boolean {
+    return this.requiresGrad || this.#holding.node !== null;
+  }
+
+  /** The extents, after checking the rank: `const [b, l, d] = x.dims(3)`. */
+  dims(rank: 1): [number];
+  dims(rank: 2): [number, number];
+  dims(rank: 3): [number, number, number];
+  dims(rank: 4): [number, number, number, number];
+  dims(rank: number): number[] {
+    if (this.shape.length !== rank) {
+      throw new ShapeError(`dims: expected rank ${rank}, got ${showShape(this.shape)}.`);
+    }
+    return [...this.shape];
+  }
+
+  /** Internal (tape.ts): binds this handle to the node that made it. */
+  attach(node: GraphNode, outputIndex: number): void {
+    node.retain();
+    this.#holding.node = node;
+    (this as { outputIndex: number }).outputIndex = outputIndex;
+  }
+
+  /** Another handle on the same memory, outside the graph; `tracked` ones end with the current scope. */
+  alias(shape: Shape = this.shape, offset = this.offset, tracked = true): Tensor {
+    return new Tensor(this.block.retain(), shape, this.dtype, offset, tracked);
+  }
+
+  /** The same values without their history. */
+  detach(): Tensor {
+    return this.alias();
+  }
+
+  /** Overwrites the values in place. */
+  write(data: TypedArray | readonly number[]): void {
+    if (data.length !== this.size) {
+      throw new ShapeError(
+        `write: expected ${this.size} elements for ${showShape(this.shape)}, got ${data.length}.`,
+      );
+    }
+    if (data.length > 0) this.device.write(this, this.dtype, data);
+    if (this.host) this.host = Int32Array.from(data);
+  }
+
+  /** Copies the values to the host, row-major: f32 as Float32Array, i32 as Int32Array, bf16/f16 as raw bits. */
+  async data(): Promise<Float32Array | Int32Array | Uint16Array> {
+    return this.device.read(this, this.dtype, this.size);
+  }
+
+  /** The values of a float32 tensor. */
+  async floats(): Promise<Float32Array> {
+    const data = await this.data();
+    if (!(data instanceof Float32Array))
+      throw new DTypeError(`floats: expected dtype f32, got ${this.dtype}.`);
+    return data;
+  }
+
+  /** The value of a tensor of one element. */
+  async item(): Promise<number> {
+    if (this.size !== 1) throw new ShapeError(`item: expected one element, got ${showShape(this.shape)}.`);
+    return (await this.data())[0]!;
+  }
+
+  /** Lets go of the memory now; using the tensor afterwards throws StateError. Twice is harmless. */
+  dispose(): void {
+    finalizer.unregister(this.#holding);
+    letGo(this.#holding);
+    this.grad?.dispose();
+    this.grad = null;
+  }
+
+  toString(): string {
+    return `Tensor(${showShape(this.shape)} ${this.dtype}${this.disposed ? ', disposed' : ` on ${this.device.name}`})`;
+  }
+}
