@@ -41,7 +41,14 @@ export type ModelConfigInput = Pick<ModelConfig, 'd_model' | 'n_layer' | 'vocab_
   Partial<Omit<ModelConfig, 'dt_rank'>> & { expand?: number; dt_rank?: number | 'auto' };
 
 const POSITIVE_INTEGERS = [
-  'd_model', 'n_layer', 'vocab_size', 'pad_vocab_size_multiple', 'd_state', 'd_conv', 'd_inner', 'dt_rank',
+  'd_model',
+  'n_layer',
+  'vocab_size',
+  'pad_vocab_size_multiple',
+  'd_state',
+  'd_conv',
+  'd_inner',
+  'dt_rank',
 ] as const; // prettier-ignore
 const POSITIVE_NUMBERS = ['dt_min', 'dt_max', 'dt_init_floor', 'dt_scale', 'norm_eps'] as const;
 const BOOLEANS = ['bias', 'conv_bias', 'rms_norm', 'tie_embeddings'] as const;
@@ -70,7 +77,8 @@ export function resolveConfig(input: ModelConfigInput): ModelConfig {
     dt_rank: dt_rank === undefined || dt_rank === 'auto' ? Math.ceil(input.d_model / 16) : dt_rank,
   };
   const problems: string[] = [];
-  if (config.model_type !== 'mamba1') problems.push(`model_type must be mamba1, got ${String(config.model_type)}`);
+  if (config.model_type !== 'mamba1')
+    problems.push(`model_type must be mamba1, got ${String(config.model_type)}`);
   for (const key of POSITIVE_INTEGERS) {
     if (!(Number.isInteger(config[key]) && config[key] > 0)) {
       problems.push(`${key} must be a positive integer, got ${String(config[key])}`);
@@ -82,19 +90,28 @@ export function resolveConfig(input: ModelConfigInput): ModelConfig {
     }
   }
   for (const key of BOOLEANS) {
-    if (typeof config[key] !== 'boolean') problems.push(`${key} must be true or false, got ${String(config[key])}`);
+    if (typeof config[key] !== 'boolean')
+      problems.push(`${key} must be true or false, got ${String(config[key])}`);
   }
   if (!(Number.isInteger(config.d_intermediate) && config.d_intermediate >= 0)) {
     problems.push(`d_intermediate must be an integer >= 0, got ${String(config.d_intermediate)}`);
   }
-  if (config.dt_min > config.dt_max) problems.push(`dt_min ${config.dt_min} is above dt_max ${config.dt_max}`);
+  if (config.dt_min > config.dt_max)
+    problems.push(`dt_min ${config.dt_min} is above dt_max ${config.dt_max}`);
   if (config.dt_init !== 'random' && config.dt_init !== 'constant') {
     problems.push(`dt_init must be random or constant, got ${String(config.dt_init)}`);
   }
-  if (given.d_inner !== undefined && expand !== undefined && given.d_inner !== Math.floor(expand * input.d_model)) {
-    problems.push(`d_inner ${given.d_inner} contradicts expand ${expand} * d_model ${input.d_model}; give one of them`);
+  if (
+    given.d_inner !== undefined &&
+    expand !== undefined &&
+    given.d_inner !== Math.floor(expand * input.d_model)
+  ) {
+    problems.push(
+      `d_inner ${given.d_inner} contradicts expand ${expand} * d_model ${input.d_model}; give one of them`,
+    );
   }
-  if (problems.length > 0) throw new ConfigError(`config: ${problems.join('; ')}. Correct the model configuration.`);
+  if (problems.length > 0)
+    throw new ConfigError(`config: ${problems.join('; ')}. Correct the model configuration.`);
   return config;
 }
 

@@ -44,7 +44,7 @@ export function splitLinear(
     raw.matmul(flat, part(weight, i), { transB: true, bias: bias && part(bias, i) }).alias([...lead, size]),
   );
   record('linear', [x, weight, bias], outputs, { flat, weight }, (douts, saved, needs) => {
-    const dy = douts.map((d, i) => d?.alias([rows, sizes[i]!]));
+    const dy = douts.map((d, i) => d?.alias([rows, sizes[i]!]) ?? null);
     const into = (c: Tensor, offset: number, accumulate: boolean) => ({ c, offset, accumulate });
     let dx: Tensor | null = null;
     const dweight = needs[1] ? zeroUnless(dy, [n, k], x) : null;

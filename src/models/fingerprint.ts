@@ -1,0 +1,25 @@
+/** A short identity of a model's architecture and weights: 64-bit FNV-1a over the configuration and samples of the weights. */
+import type { ModelConfig } from './config.ts';
+
+const FNV_OFFSET = 0xcbf29ce484222325n;
+const FNV_PRIME = 0x100000001b3n;
+const MASK = (1n << 64n) - 1n;
+
+/** Hashes up to this many elements per sample, evenly spread. */
+const SAMPLE = 64;
+
+export function fingerprintOf(config: ModelConfig, samples: readonly Float32Array[]): string {
+  let hash = FNV_OFFSET;
+  const mix = (value: number) => {
+    hash = ((hash ^ BigInt(value >>> 0)) * FNV_PRIME) & MASK;
+  };
+  const { d_model, n_layer, d_state, d_conv, d_inner, dt_rank, vocab_size } = config;
+  const shape = `${config.model_type}:${[d_model, n_layer, d_state, d_conv, d_inner, dt_rank, vocab_size].join(',')}`;
+  for (const char of shape) mix(char.codePointAt(0)!);
+  for (const sample of samples) {
+    const bits = new Uint32Array(sample.buffer, sample.byteOffset, sample.length);
+    const stride = Math.max(1, Math.floor(bits.length / SAMPLE));
+    for (let i = 0; i < bits.length; i += stride) mix(bits[i]!);
+  }
+  return `${config.model_type}-${hash.toString(16).padStart(16, '0')}`;
+}
