@@ -1,0 +1,165 @@
+/**
+ * Tokenizers from Hugging Face files, run by `@huggingface/tokenizers`. Ours are the checks, the streaming decoder and
+ * the choice by file name; the vocabulary work is the library's.
+ */
+import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
+import { ConfigError, FormatError } from '../base/errors.ts';
+import type { Tokenizer } from '../base/tokenizer.ts';
+import { BYTE_OF_CHAR } from './byte-alphabet.ts';
+import { BYTES_FILE, byteTokenizer } from './bytes.ts';
+import { byteStreamDecoder, type TokenPiece, windowStreamDecoder } from './stream-decoder.ts';
+
+/** A parsed `tokenizer.json` or `tokenizer_config.json`. */
+export type JsonObject = { [key: string]: unknown };
+
+export interface JsonTokenizer extends Tokenizer {
+  readonly kind: 'json';
+  /**
+   * `addSpecialTokens` (default false) adds what the file's post-processor says, e.g. a begin-of-text id. It is off
+   * because corpora and chat templates bring their own; names of special tokens inside the text always become ids.
+   */
+  encode(text: string, options?: { addSpecialTokens?: boolean }): number[];
+}
+
+/**
+ * A tokenizer from the contents of `tokenizer.json` and, if there is one, `tokenizer_config.json`.
+ *
+ * `decode` keeps special tokens and never tidies spaces, so it undoes `encode` wherever the vocabulary allows it. Ids
+ * without a token (rows that pad a vocabulary) decode to nothing. `eosId` is the config's `eos_token`, else
+ * `<|endoftext|>` or `</s>` if the file lists one as special, else null.
+ *
+ * Throws FormatError when the library cannot make sense of the file, ConfigError when `eos_token` is unknown.
+ */
+export function tokenizerFromJson(
+  tokenizerJson: JsonObject,
+  tokenizerConfig: JsonObject = {},
+): JsonTokenizer {
+  const library = openLibrary(tokenizerJson, tokenizerConfig);
+  const idByToken = library.get_vocab(true);
+  let vocabSize = 0;
+  for (const id of idByToken.values()) vocabSize = Math.max(vocabSize, id + 1);
+  const added = library.get_added_tokens_decoder();
+
+  const decode = (ids: readonly number[]): string => {
+    for (const id of ids) checkId(id);
+    const known = ids.filter((id) => library.id_to_token(id) !== undefined);
+    if (known.length === 0) return '';
+    return library.decode(known, { skip_special_tokens: false, clean_up_tokenization_spaces: false });
+  };
+
+  const pieceOf = (id: number): TokenPiece => {
+    checkId(id);
+    const token = library.id_to_token(id) ?? '';
+    if (added.has(id)) return token;
+    return Uint8Array.from([...token], (char) => BYTE_OF_CHAR.get(char) ?? 0);
+  };
+
+  const byteOf = (id: number): number => {
+    const match = /^<0x([0-9A-Fa-f]{2})>$/.exec(library.id_to_token(id) ?? '');
+    return match ? Number.parseInt(match[1]!, 16) : -1;
+  };
+
+  const byteLevel = isByteLevel(tokenizerJson.decoder);
+  return {
+    kind: 'json',
+    vocabSize,
+    eosId: findEos(idByToken, [...added.values()], tokenizerConfig),
+    encode: (text, options = {}) =>
+      library.encode(text, { add_special_tokens: options.addSpecialTokens ?? false }).ids,
+    decode,
+    streamDecoder: () => (byteLevel ? byteStreamDecoder(pieceOf) : windowStreamDecoder(decode, byteOf)),
+    toFiles: () => ({
+      'tokenizer.json': JSON.stringify(tokenizerJson),
+      'tokenizer_config.json': JSON.stringify(tokenizerConfig),
+    }),
+  };
+}
+
+/**
+ * The tokenizer among the files that stand beside a checkpoint, by name: `mamba_tokenizer.json` (bytes) or
+ * `tokenizer.json` with `tokenizer_config.json`. Throws ConfigError when there is neither, FormatError for a file that
+ * is not JSON or of an unknown type.
+ */
+export function tokenizerFromFiles(files: Readonly<Record<string, string>>): Tokenizer {
+  const own = files[BYTES_FILE];
+  if (own !== undefined) {
+    const { type } = parseObject(BYTES_FILE, own);
+    if (type === 'bytes') return byteTokenizer();
+    throw new FormatError(
+      `tokenizer: expected "type": "bytes" in ${BYTES_FILE}, got ${JSON.stringify(type)}. Update mamba-ts or the file.`,
+    );
+  }
+  const json = files['tokenizer.json'];
+  if (json === undefined) {
+    const got = Object.keys(files).join(', ') || 'no files';
+    throw new ConfigError(
+      `tokenizer: expected tokenizer.json or ${BYTES_FILE}, got ${got}. Put the tokenizer's files beside the model.`,
+    );
+  }
+  const config = files['tokenizer_config.json'];
+  return tokenizerFromJson(
+    parseObject('tokenizer.json', json),
+    config === undefined ? {} : parseObject('tokenizer_config.json', config),
+  );
+}
+
+function openLibrary(tokenizerJson: JsonObject, tokenizerConfig: JsonObject): HuggingFaceTokenizer {
+  try {
+    return new HuggingFaceTokenizer(tokenizerJson, tokenizerConfig);
+  } catch (cause) {
+    throw new FormatError(
+      `tokenizer: expected the contents of a Hugging Face tokenizer.json, got one the library refuses: ` +
+        `${String(cause instanceof Error ? cause.message : cause)}. Download the file again.`,
+      { cause },
+    );
+  }
+}
+
+/** Whether the decoder maps characters to bytes; it may stand in a sequence. */
+function isByteLevel(decoder: unknown): boolean {
+  const { type, decoders } = (decoder ?? {}) as { type?: unknown; decoders?: unknown };
+  return type === 'ByteLevel' || (Array.isArray(decoders) && decoders.some(isByteLevel));
+}
+
+function findEos(
+  idByToken: ReadonlyMap<string, number>,
+  added: readonly { content: string; special: boolean }[],
+  config: JsonObject,
+): number | null {
+  const named = config.eos_token;
+  const content =
+    typeof named === 'string' ? named : (named as { content?: unknown } | null | undefined)?.content;
+  if (typeof content === 'string') {
+    const id = idByToken.get(content);
+    if (id !== undefined) return id;
+    throw new ConfigError(
+      `tokenizer: expected the eos_token ${JSON.stringify(content)} in the vocabulary, got none. ` +
+        'tokenizer.json and tokenizer_config.json do not belong together.',
+    );
+  }
+  const usual = added.find((token) => token.special && ['<|endoftext|>', '</s>'].includes(token.content));
+  return usual ? idByToken.get(usual.content)! : null;
+}
+
+function checkId(id: number): void {
+  if (Number.isInteger(id) && id >= 0) return;
+  throw new ConfigError(`tokenizer: expected ids that are integers >= 0, got ${id}. Pass token ids.`);
+}
+
+function parseObject(name: string, text: string): JsonObject {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new FormatError(
+      `tokenizer: expected JSON in ${name}, got a syntax error. Download the file again.`,
+      {
+        cause,
+      },
+    );
+  }
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as JsonObject;
+  throw new FormatError(
+    `tokenizer: expected an object in ${name}, got ${text.slice(0, 20)}. Download the file again.`,
+  );
+}
