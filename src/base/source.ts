@@ -10,7 +10,8 @@ export interface ByteSource {
   close(): Promise<void>;
 }
 
-export function memorySource(bytes: Uint8Array, name = 'memory'): ByteSource {
+export function memorySource(data: Uint8Array, name = 'memory'): ByteSource {
+  const bytes = new Uint8Array(data.buffer, data.byteOffset, data.length); // a Node Buffer slices differently
   return {
     name,
     sizeBytes: bytes.length,
