@@ -37,6 +37,7 @@ export function causalConv1d(
   const { activation = null, window = null, sequenceIds = null, lengths = null } = options;
   const { b, l, e, k } = check(x, weight, bias, options);
   if (!x.device.kernels.causalConv) return causalConv1dRef(x, weight, bias, options);
+  const { device } = x;
   const flags = { b, l, e, k, silu: activation === 'silu' ? 1 : 0 };
   const y = Tensor.empty([b, l, e], 'f32', x.device);
   const windowOut = Tensor.empty([b, e, k], 'f32', x.device);
@@ -49,7 +50,7 @@ export function causalConv1d(
     [y, windowOut],
     saved,
     ([dy, dwindowOut], kept, needs) => {
-      const make = (shape: Shape) => Tensor.empty(shape, 'f32', x.device);
+      const make = (shape: Shape) => Tensor.empty(shape, 'f32', device);
       const dx = make([b, l, e]);
       const dweight = make([e, k]);
       const dbias = bias ? make([e]) : null;
@@ -59,7 +60,7 @@ export function causalConv1d(
         'causalConvGrad',
       )({
         ...kept,
-        dy: dy ?? raw.full([b, l, e], 0, x.device),
+        dy: dy ?? raw.full([b, l, e], 0, device),
         dwindowOut: dwindowOut ?? null,
         dx,
         dweight,

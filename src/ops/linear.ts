@@ -3,6 +3,7 @@
  * splitLinear computes several row blocks of one weight as separate contiguous results, so that
  * `[x, z] = in_proj(u)` needs no copy forward or backward.
  */
+import type { Backend } from '../backend/backend.ts';
 import { DTypeError, ShapeError } from '../base/errors.ts';
 import { expectShape, showShape, sizeOf } from '../base/shape.ts';
 import { add, matmul, slice, transpose } from '../tensor/primitives.ts';
@@ -35,6 +36,7 @@ export function splitLinear(
   bias: Tensor | null = null,
 ): Tensor[] {
   const [n, k] = checkLinear(x, weight, sizes, bias);
+  const { device } = x;
   const lead = x.shape.slice(0, -1);
   const rows = sizeOf(lead);
   const starts = startsOf(sizes);
@@ -47,13 +49,13 @@ export function splitLinear(
     const dy = douts.map((d, i) => d?.alias([rows, sizes[i]!]) ?? null);
     const into = (c: Tensor, offset: number, accumulate: boolean) => ({ c, offset, accumulate });
     let dx: Tensor | null = null;
-    const dweight = needs[1] ? zeroUnless(dy, [n, k], x) : null;
-    const dbias = needs[2] ? zeroUnless(dy, [n], x) : null;
+    const dweight = needs[1] ? zeroUnless(dy, [n, k], device) : null;
+    const dbias = needs[2] ? zeroUnless(dy, [n], device) : null;
     dy.forEach((d, i) => {
       if (!d) return;
       if (needs[0]) {
         const first = dx === null;
-        dx ??= Tensor.empty([rows, k], 'f32', x.device);
+        dx ??= Tensor.empty([rows, k], 'f32', device);
         raw.matmul(d, part(saved.weight, i), { into: into(dx, 0, !first) });
       }
       if (dweight) raw.matmul(d, saved.flat, { transA: true, into: into(dweight, starts[i]! * k, false) });
@@ -69,10 +71,8 @@ function startsOf(sizes: readonly number[]): number[] {
 }
 
 /** Room for a gradient whose row blocks are all written, or zeros when some output got none. */
-function zeroUnless(dy: readonly (Tensor | null)[], shape: number[], like: Tensor): Tensor {
-  return dy.every((d) => d !== null)
-    ? Tensor.empty(shape, 'f32', like.device)
-    : raw.full(shape, 0, like.device);
+function zeroUnless(dy: readonly (Tensor | null)[], shape: number[], device: Backend): Tensor {
+  return dy.every((d) => d !== null) ? Tensor.empty(shape, 'f32', device) : raw.full(shape, 0, device);
 }
 
 function checkLinear(
