@@ -36,13 +36,13 @@ export function causalConv1d(
 ): CausalConvResult {
   const { activation = null, window = null, sequenceIds = null, lengths = null } = options;
   const { b, l, e, k } = check(x, weight, bias, options);
-  if (!x.device.kernels.causalConv) return causalConv1dRef(x, weight, bias, options);
   const { device } = x;
+  const kernel = device.kernels.causalConv;
+  if (!kernel) return causalConv1dRef(x, weight, bias, options);
   const flags = { b, l, e, k, silu: activation === 'silu' ? 1 : 0 };
-  const y = Tensor.empty([b, l, e], 'f32', x.device);
-  const windowOut = Tensor.empty([b, e, k], 'f32', x.device);
-  if (b * e > 0)
-    x.device.kernels.causalConv({ x, weight, bias, window, sequenceIds, lengths, y, windowOut, ...flags });
+  const y = Tensor.empty([b, l, e], 'f32', device);
+  const windowOut = Tensor.empty([b, e, k], 'f32', device);
+  if (b * e > 0) kernel({ x, weight, bias, window, sequenceIds, lengths, y, windowOut, ...flags });
   const saved = { x, weight, bias, window, sequenceIds, lengths };
   record(
     'causalConv1d',
@@ -56,7 +56,7 @@ export function causalConv1d(
       const dbias = bias ? make([e]) : null;
       const dwindow = needs[3] ? make([b, e, k]) : null;
       kernelOf(
-        x.device,
+        device,
         'causalConvGrad',
       )({
         ...kept,
