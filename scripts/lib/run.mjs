@@ -1,7 +1,6 @@
 /** Running other programs, and one line per stage. Plain Node: works before anything is installed. */
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url)).replace(/[\\/]$/, '');
@@ -61,25 +60,29 @@ export function tool(script, args, options = {}) {
   return run(process.execPath, [join(ROOT, 'node_modules', script), ...args], options);
 }
 
-/** Prints `label ... 1.2 s` around a piece of work, on stderr. */
+/** Work that ends sooner than this is not worth a line. */
+const QUIET_MS = 300;
+
+/** Prints `label ... 1.2 s` on stderr around a piece of work, unless it is done at once. */
 export async function stage(label, body) {
   const begin = performance.now();
-  process.stderr.write(`${label} ...`);
+  let shown = false;
+  const show = () => {
+    if (!shown) process.stderr.write(`${label} ...`);
+    shown = true;
+  };
+  const timer = setTimeout(show, QUIET_MS);
   try {
     const result = await body();
-    process.stderr.write(` ${((performance.now() - begin) / 1000).toFixed(1)} s\n`);
+    const elapsedMs = performance.now() - begin;
+    if (elapsedMs > QUIET_MS) show();
+    if (shown) process.stderr.write(` ${(elapsedMs / 1000).toFixed(1)} s\n`);
     return result;
   } catch (error) {
+    show();
     process.stderr.write(' failed\n');
     throw error;
+  } finally {
+    clearTimeout(timer);
   }
-}
-
-/** The C++ compiler of this system, or null. */
-export function findCompiler() {
-  const folders = (process.env.PATH ?? '').split(delimiter);
-  const names = [process.env.CXX, 'c++', 'g++', 'clang++'].filter(Boolean);
-  return (
-    names.find((name) => existsSync(name) || folders.some((folder) => existsSync(join(folder, name)))) ?? null
-  );
 }
