@@ -1,0 +1,34 @@
+/** Public surface of `mamba-ts/io`: formats over byte sources, importable in a browser. Files are in the Node entry. */
+export { type ByteSource, memorySource } from '../base/source.ts';
+export {
+  configFromJson,
+  type HuggingFaceOptions,
+  toHuggingFaceConfig,
+  toOriginalConfig,
+} from './hf-config.ts';
+export {
+  formatJson,
+  type Json,
+  type JsonObject,
+  type ParseJsonOptions,
+  parseJson,
+  parseJsonObject,
+} from './json.ts';
+export {
+  checkTensors,
+  describeNonFinite,
+  expectedTensors,
+  type NonFinite,
+  normaliseName,
+  normaliseNames,
+  reportNonFinite,
+} from './pretrained.ts';
+export {
+  openSafetensors,
+  type StoredArray,
+  type StoredDType,
+  type TensorFile,
+  type TensorInfo,
+} from './safetensors.ts';
+export { encodeSafetensors, safetensorsChunks, type TensorEntry } from './safetensors-write.ts';
+export { openSharded } from './shards.ts';

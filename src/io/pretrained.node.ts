@@ -1,0 +1,139 @@
+/**
+ * Opens a model on disk: a folder in the Hugging Face or original layout with safetensors weights, or a weights file
+ * beside its config.json. Opening reads headers and texts only; weights are read one tensor at a time.
+ */
+import { readdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { FormatError, UnsupportedError } from '../base/errors.ts';
+import type { Shape } from '../base/shape.ts';
+import type { ModelConfig } from '../models/config.ts';
+import { expectPath, FileError, fileSource, isPresent, readJson, readTextIfPresent } from './file.ts';
+import { openFolderSet } from './folder.node.ts';
+import { configFromJson } from './hf-config.ts';
+import type { JsonObject } from './json.ts';
+import { checkTensors, EMBEDDINGS, expectedTensors, LM_HEAD, normaliseNames } from './pretrained.ts';
+import { openSafetensors, type TensorFile } from './safetensors.ts';
+import { openSharded } from './shards.ts';
+
+export const CONFIG_FILE = 'config.json';
+export const WEIGHTS_FILE = 'model.safetensors';
+const INDEX_FILE = 'model.safetensors.index.json';
+/** Texts beside the weights that belong to the tokenizer. */
+export const TOKENIZER_FILES = [
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'added_tokens.json',
+  'vocab.json',
+  'merges.txt',
+  'chat_template.jinja',
+  'mamba_tokenizer.json',
+] as const;
+/** Formats one may find instead, named in the error. */
+const OTHER_WEIGHTS = /\.(bin|pt|pth|gguf|onnx|h5|msgpack)$/;
+
+/** A model on disk, checked against its configuration. */
+export interface Pretrained {
+  /** The weights file or index. */
+  readonly path: string;
+  readonly config: ModelConfig;
+  /** config.json as it stands, for fields outside the model (eos_token_id). */
+  readonly configJson: JsonObject;
+  /** Our names, in the order of the forward pass, with shapes as in `expectedTensors`. */
+  readonly tensors: ReadonlyMap<string, Shape>;
+  readonly metadata: Readonly<Record<string, string>>;
+  /** The tokenizer's files by name; empty if there are none. */
+  readonly tokenizer: Readonly<Record<string, string>>;
+  /** A fresh float32 array. */
+  tensor(name: string): Promise<Float32Array>;
+  close(): Promise<void>;
+}
+
+/** Opens a model folder, a .safetensors file or a .safetensors.index.json. */
+export async function openPretrained(path: string): Promise<Pretrained> {
+  const found = await expectPath('openPretrained', 'a model folder or file', path);
+  const folder = found.isDirectory() ? path : dirname(path);
+  const weights = found.isDirectory() ? null : basename(path);
+  const names = [CONFIG_FILE, weights ?? WEIGHTS_FILE, INDEX_FILE, ...TOKENIZER_FILES];
+  return openFolderSet(
+    folder,
+    names,
+    () => openModel(folder, weights),
+    (model) => model.close(),
+  );
+}
+
+/** Opens the files of a folder that holds still; `weights` null finds them by the usual names. */
+export async function openModel(folder: string, weights: string | null): Promise<Pretrained> {
+  const configPath = join(folder, CONFIG_FILE);
+  const configJson = await readJson(configPath);
+  const config = configFromJson(configJson, configPath);
+  const tokenizer: Record<string, string> = {};
+  for (const name of TOKENIZER_FILES) {
+    const text = await readTextIfPresent(join(folder, name));
+    if (text !== null) tokenizer[name] = text;
+  }
+  const path = join(folder, weights ?? (await findWeights(folder)));
+  const file = await openTensorFile(path);
+  try {
+    const names = normaliseNames(file.tensors.keys(), path);
+    const found = new Map([...names].map(([ours, theirs]) => [ours, file.tensors.get(theirs)!.shape]));
+    const expected = expectedTensors(config);
+    checkTensors(expected, found, path);
+    const tensor = async (name: string): Promise<Float32Array> => file.readAsF32(names.get(name) ?? name);
+    if (config.tie_embeddings && names.has(LM_HEAD)) await checkTied(tensor, path);
+    return {
+      path,
+      config,
+      configJson,
+      tensors: expected,
+      metadata: file.metadata,
+      tokenizer,
+      tensor,
+      close: () => file.close(),
+    };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/** model.safetensors before the index, as transformers does. */
+async function findWeights(folder: string): Promise<string> {
+  for (const name of [WEIGHTS_FILE, INDEX_FILE]) {
+    if (await isPresent(join(folder, name))) return name;
+  }
+  const others = (await readdir(folder)).filter((name) => OTHER_WEIGHTS.test(name));
+  if (others.length > 0) {
+    throw new UnsupportedError(
+      `openPretrained: expected ${WEIGHTS_FILE} in ${folder}, got ${others.join(', ')}. Convert the weights to safetensors.`,
+    );
+  }
+  throw new FileError(
+    `openPretrained: expected ${WEIGHTS_FILE} or ${INDEX_FILE} in ${folder}, got neither. Is the download complete?`,
+  );
+}
+
+/** A safetensors file, or the set behind an index. */
+export async function openTensorFile(path: string): Promise<TensorFile> {
+  const source = await fileSource(path);
+  try {
+    if (!path.endsWith('.json')) return await openSafetensors(source);
+    const set = await openSharded(source, (name) => fileSource(join(dirname(path), name)));
+    await source.close();
+    return set;
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+/** Some programs store the shared tensor under both names; two different tensors are not tied. */
+async function checkTied(tensor: (name: string) => Promise<Float32Array>, path: string): Promise<void> {
+  const [embeddings, head] = [await tensor(EMBEDDINGS), await tensor(LM_HEAD)];
+  const at = head.findIndex((value, i) => !Object.is(value, embeddings[i]));
+  if (at < 0) return;
+  throw new FormatError(
+    `openPretrained: expected ${LM_HEAD} to equal ${EMBEDDINGS} in ${path} because the configuration ties them, got a difference at element ${at}. Set tie_word_embeddings to false if the head is its own.`,
+  );
+}

@@ -1,0 +1,143 @@
+/**
+ * The tensors a checkpoint must hold, and the one place where names and layouts of other programs are brought to ours
+ * (the Hugging Face names). Configurations: hf-config.ts.
+ */
+import { FormatError } from '../base/errors.ts';
+import { type Shape, sameShape, showShape, sizeOf } from '../base/shape.ts';
+import { type ModelConfig, paddedVocabSize } from '../models/config.ts';
+import { gatedMlpWidth } from '../nn/layers.ts';
+import { listProblems } from './shards.ts';
+
+export const EMBEDDINGS = 'backbone.embeddings.weight';
+export const LM_HEAD = 'lm_head.weight';
+
+/**
+ * Our name of a tensor: `model.` in front goes (Codestral), `backbone.` comes where a bare backbone was saved, and the
+ * original `embedding` becomes `embeddings`. Unknown names pass, checkTensors reports them.
+ */
+export function normaliseName(name: string): string {
+  const bare = name.replace(/^model\./, '');
+  const full = /^(embeddings?|layers|norm_f)\./.test(bare) ? `backbone.${bare}` : bare;
+  return full === 'backbone.embedding.weight' ? EMBEDDINGS : full;
+}
+
+/** Ours -> the file's name. FormatError if two tensors of the file get the same name. */
+export function normaliseNames(names: Iterable<string>, file: string): Map<string, string> {
+  const result = new Map<string, string>();
+  const problems: string[] = [];
+  for (const name of names) {
+    const ours = normaliseName(name);
+    const other = result.get(ours);
+    if (other !== undefined) problems.push(`${other} and ${name} both mean ${ours}`);
+    result.set(ours, name);
+  }
+  if (problems.length === 0) return result;
+  throw new FormatError(
+    `normaliseNames: expected every tensor of ${file} once, got: ${listProblems(problems)}. Remove one of each.`,
+  );
+}
+
+/** Every tensor of a model with its shape, in the order of the forward pass. */
+export function expectedTensors(config: ModelConfig): Map<string, Shape> {
+  const { d_model: d, d_inner: e, d_state: n, dt_rank: r, d_conv: k } = config;
+  const rows = paddedVocabSize(config);
+  const tensors = new Map<string, Shape>();
+  const norm = (name: string): void => {
+    tensors.set(`${name}.weight`, [d]);
+    if (!config.rms_norm) tensors.set(`${name}.bias`, [d]);
+  };
+  tensors.set(EMBEDDINGS, [rows, d]);
+  for (let layer = 0; layer < config.n_layer; layer++) {
+    const block = `backbone.layers.${layer}`;
+    norm(`${block}.norm`);
+    const mixer = `${block}.mixer`;
+    tensors.set(`${mixer}.in_proj.weight`, [2 * e, d]);
+    if (config.bias) tensors.set(`${mixer}.in_proj.bias`, [2 * e]);
+    tensors.set(`${mixer}.conv1d.weight`, [e, 1, k]);
+    if (config.conv_bias) tensors.set(`${mixer}.conv1d.bias`, [e]);
+    tensors.set(`${mixer}.x_proj.weight`, [r + 2 * n, e]);
+    tensors.set(`${mixer}.dt_proj.weight`, [e, r]);
+    tensors.set(`${mixer}.dt_proj.bias`, [e]);
+    tensors.set(`${mixer}.A_log`, [e, n]);
+    tensors.set(`${mixer}.D`, [e]);
+    tensors.set(`${mixer}.out_proj.weight`, [d, e]);
+    if (config.bias) tensors.set(`${mixer}.out_proj.bias`, [d]);
+    if (config.d_intermediate > 0) {
+      const f = gatedMlpWidth(config.d_intermediate);
+      norm(`${block}.norm2`);
+      tensors.set(`${block}.mlp.fc1.weight`, [2 * f, d]);
+      tensors.set(`${block}.mlp.fc2.weight`, [d, f]);
+    }
+  }
+  norm('backbone.norm_f');
+  if (!config.tie_embeddings) tensors.set(LM_HEAD, [rows, d]);
+  return tensors;
+}
+
+/**
+ * Throws one FormatError that lists every missing, unknown and wrongly shaped tensor. A convolution weight without its
+ * axis of 1 is accepted, and so is lm_head.weight in a model with tied embeddings (whose values the loader compares).
+ */
+export function checkTensors(
+  expected: ReadonlyMap<string, Shape>,
+  found: ReadonlyMap<string, Shape>,
+  file: string,
+): void {
+  const problems: string[] = [];
+  for (const [name, shape] of expected) {
+    const got = found.get(name);
+    if (got === undefined) problems.push(`${name} ${showShape(shape)} is missing`);
+    else if (!fits(name, shape, got)) problems.push(`${name} is ${showShape(got)}, not ${showShape(shape)}`);
+  }
+  const tiedHead = expected.get(EMBEDDINGS);
+  for (const [name, shape] of found) {
+    if (expected.has(name)) continue;
+    if (name !== LM_HEAD || !tiedHead) problems.push(`${name} ${showShape(shape)} is unknown`);
+    else if (!sameShape(shape, tiedHead))
+      problems.push(`${name} is ${showShape(shape)}, not ${showShape(tiedHead)}`);
+  }
+  if (problems.length === 0) return;
+  throw new FormatError(
+    `checkTensors: expected the ${expected.size} tensors of the configuration in ${file}, got ${problems.length} differences: ${listProblems(problems)}. Do config.json and the weights belong together?`,
+  );
+}
+
+function fits(name: string, expected: Shape, got: Shape): boolean {
+  if (sameShape(expected, got)) return true;
+  return (
+    name.endsWith('.conv1d.weight') &&
+    got.length === 2 &&
+    got[0] === expected[0] &&
+    sizeOf(got) === sizeOf(expected)
+  );
+}
+
+/** Elements of a tensor that are not finite. */
+export interface NonFinite {
+  name: string;
+  nan: number;
+  infinite: number;
+  /** Flat index of the first. */
+  first: number;
+}
+
+/** Counts NaN and infinities; null if there are none. */
+export function reportNonFinite(name: string, values: Float32Array): NonFinite | null {
+  let [nan, infinite, first] = [0, 0, -1];
+  for (let i = 0; i < values.length; i++) {
+    if (Number.isFinite(values[i]!)) continue;
+    if (first < 0) first = i;
+    if (Number.isNaN(values[i]!)) nan++;
+    else infinite++;
+  }
+  return first < 0 ? null : { name, nan, infinite, first };
+}
+
+/** The reports in a sentence for an error or a warning. */
+export function describeNonFinite(reports: readonly NonFinite[]): string {
+  return listProblems(
+    reports.map(
+      ({ name, nan, infinite, first }) => `${name}: ${nan} NaN, ${infinite} infinite, first at ${first}`,
+    ),
+  );
+}
