@@ -32,6 +32,8 @@ typedef float vf_unaligned __attribute__((vector_size(W * 4), aligned(4), may_al
 typedef int32_t vi_unaligned __attribute__((vector_size(W * 4), aligned(4), may_alias));
 
 #define VEC_FN static inline __attribute__((always_inline))
+// Between the parameters and the body of a lambda that must not become a call.
+#define VEC_LAMBDA __attribute__((always_inline))
 
 // ---- moving ---------------------------------------------------------------------------------------------------------
 VEC_FN vf vload(const float* p) { return *(const vf_unaligned*)p; }
@@ -44,6 +46,14 @@ VEC_FN vf vzero() { return vf{}; }
 VEC_FN vi as_int(vf x) { return (vi)x; }
 VEC_FN vf as_float(vi x) { return (vf)x; }
 VEC_FN vf to_float(vi x) { return __builtin_convertvector(x, vf); }
+
+// The lane numbers, and a mask of the first `count` lanes.
+VEC_FN vi viota() {
+  vi x = vi{};
+  for (int i = 0; i < W; i++) x[i] = i;
+  return x;
+}
+VEC_FN vi vlanes(int count) { return viota() < count; }
 
 // The first `count` floats (0..W), zeros behind them; nothing is read beyond.
 VEC_FN vf vload_part(const float* p, int count) {
@@ -63,6 +73,16 @@ VEC_FN void vstore_part(float* p, vf x, int count) {
   for (int i = 0; i < W; i++)
     if (i < count) p[i] = x[i];
 #endif
+}
+
+// `count` may be W: the usual load and store of a loop over anything.
+VEC_FN vf vload_some(const float* p, int count) { return count == W ? vload(p) : vload_part(p, count); }
+VEC_FN void vstore_some(float* p, vf x, int count) {
+  if (count == W) {
+    vstore(p, x);
+  } else {
+    vstore_part(p, x, count);
+  }
 }
 
 // ---- choosing and reducing ------------------------------------------------------------------------------------------

@@ -1,0 +1,299 @@
+// The backward pass of the selective scan; part of scan.cc.
+//
+// A task is one row and one of SCAN_PARTS fixed parts of its channels. It walks through the chunks from the last to the
+// first; per chunk and block of W channels it computes the states again from the checkpoint, keeps states and decays of the
+// chunk in scratch, and sweeps back. dB and dC need sums over channels: the lanes of all blocks of a part are added up
+// in vectors and summed across once per chunk. Every sum has a fixed order, whatever the threads do.
+//
+// `partial` is, per row, dA (e, n), dD (e), ddeltaBias (e), constant dB (e, n), constant dC (e, n); then, per part,
+// token-wise dB (b, l, g, n) and dC (b, l, g, n).
+
+// What a block of W channels carries from chunk to chunk: 4n + 2 vectors.
+struct ScanCarry {
+  vf *dh, *dA, *dB, *dC;  // n each: the gradient that enters the state from the right, and sums over tokens
+  vf *dD, *dbias;
+};
+
+struct ScanBackward {
+  vf *h, *decay;                        // states after each step (the one before the first in front); decays
+  vf *dt, *dtu, *q;                     // q = dy silu(z)
+  vf *read, *written, *pulled;          // C . h ; B . g ; sum over n of g a h[t-1] A2
+  vf *a2, *before, *spaceB, *spaceC;
+  vf *sumB, *sumC;                      // (SCAN_CHUNK, n): gradients of token-wise B and C, not yet summed over lanes
+  ScanCarry carry;
+  const ScanSource *B, *C;
+  const uint8_t* restart;
+  int64_t t, steps, c0, n;
+  int count;
+  bool lanes, small;
+
+  template <int N>
+  void run(int64_t i) const;
+};
+
+// N states of one block and chunk: forward from `before`, then back. dB and dC point at vectors, `step` apart per token.
+template <int N, bool LANES, bool SMALL>
+static void scan_sweep(const ScanBackward& s, int64_t first, ScanInput B, ScanInput C, vf* dB, int64_t dB_step, vf* dC,
+                       int64_t dC_step) {
+  const vf* a2 = s.a2 + first;
+  vf x[N];
+  for (int i = 0; i < N; i++) s.h[i] = x[i] = s.before[first + i];
+  for (int64_t t = 0; t < s.steps; t++) {
+    const float *bt = B.at + t * B.step, *ct = C.at + t * C.step;
+    const bool restart = s.restart && s.restart[t];
+    const vf dt = s.dt[t], dtu = s.dtu[t];
+    vf *h = s.h + (t + 1) * N, *decay = s.decay + t * N;
+    vf even = s.read[t], odd = vzero();
+    if (restart) {
+      for (int i = 0; i < N; i++) x[i] = vzero();
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < N; i++) {
+      const vf a = scan_decay<SMALL>(dt, a2[i]);
+      decay[i] = a;
+      h[i] = x[i] = a * x[i] + dtu * scan_input<LANES>(bt, i);
+      (i & 1 ? odd : even) += x[i] * scan_input<LANES>(ct, i);
+    }
+    s.read[t] = even + odd;
+  }
+
+  vf dA[N];
+  for (int i = 0; i < N; i++) dA[i] = vzero(), x[i] = s.carry.dh[first + i];
+  for (int64_t t = s.steps - 1; t >= 0; t--) {
+    const float *bt = B.at + t * B.step, *ct = C.at + t * C.step;
+    const vf *h = s.h + (t + 1) * N, *decay = s.decay + t * N;
+    const vf dt = s.dt[t], dtu = s.dtu[t], q = s.q[t];
+    vf *db = dB + t * dB_step, *dc = dC + t * dC_step;
+    vf written = s.written[t], pulled = s.pulled[t];
+    if (s.restart && s.restart[t]) {  // nothing comes from, and nothing goes to, the state before
+      for (int i = 0; i < N; i++) {
+        const vf g = q * scan_input<LANES>(ct, i) + x[i];
+        dc[i] += q * h[i];
+        db[i] += g * dtu;
+        written += g * scan_input<LANES>(bt, i);
+        x[i] = vzero();
+      }
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < N; i++) {
+        const vf g = q * scan_input<LANES>(ct, i) + x[i];
+        dc[i] += q * h[i];
+        db[i] += g * dtu;
+        written += g * scan_input<LANES>(bt, i);
+        x[i] = g * decay[i];
+        const vf pull = x[i] * h[i - N];
+        pulled += pull * a2[i];
+        dA[i] += pull * dt;
+      }
+    }
+    s.written[t] = written, s.pulled[t] = pulled;
+  }
+  for (int i = 0; i < N; i++) s.carry.dh[first + i] = x[i], s.carry.dA[first + i] += dA[i];
+}
+
+template <int N>
+void ScanBackward::run(int64_t i) const {
+  const ScanInput b = B->read(t, steps, c0, count, i, N, lanes, spaceB);
+  const ScanInput c = C->read(t, steps, c0, count, i, N, lanes, spaceC);
+  vf constB[N], constC[N];
+  for (int j = 0; j < N; j++) constB[j] = constC[j] = vzero();
+  const bool tokenB = B->groups > 0, tokenC = C->groups > 0;
+  vf *db = tokenB ? sumB + i : constB, *dc = tokenC ? sumC + i : constC;
+  const auto call = [&](auto kernel) { kernel(*this, i, b, c, db, tokenB ? n : 0, dc, tokenC ? n : 0); };
+  if (lanes) {
+    small ? call(scan_sweep<N, true, true>) : call(scan_sweep<N, true, false>);
+  } else {
+    small ? call(scan_sweep<N, false, true>) : call(scan_sweep<N, false, false>);
+  }
+  for (int j = 0; j < N && !tokenB; j++) carry.dB[i + j] += constB[j];
+  for (int j = 0; j < N && !tokenC; j++) carry.dC[i + j] += constC[j];
+}
+
+// Adds the sums of a chunk, over the lanes of the channels from c0 on, to the gradient of their group or groups, and clears them.
+VEC_FN void scan_flush(float* out, vf* sums, const ScanSource& source, int64_t t, int64_t steps, int64_t c0, int count,
+                       bool shared) {
+  const int64_t n = source.n;
+  for (int64_t s = 0; s < steps; s++) {
+    float* token = out + (t + s) * source.groups * n;
+    for (int64_t i = 0; i < n; i++) {
+      const vf x = sums[s * n + i];
+      sums[s * n + i] = vzero();
+      if (shared) {
+        token[source.group(c0) * n + i] += hsum(x);
+      } else {
+        for (int j = 0; j < count; j++) token[source.group(c0 + j) * n + i] += x[j];
+      }
+    }
+  }
+}
+
+// out[i] = sum over j < terms of parts[j * stride + i], in this order.
+VEC_FN void scan_reduce(const Ctx& ctx, float* out, const float* parts, int64_t stride, int64_t terms, int64_t count) {
+  constexpr int64_t STRIP = 4096;
+  ctx.parallel((count + STRIP - 1) / STRIP, [=](int64_t task, char*) {
+    const int64_t end = (task + 1) * STRIP < count ? (task + 1) * STRIP : count;
+    for (int64_t i = task * STRIP; i < end; i += W) {
+      const int lanes = end - i < W ? (int)(end - i) : W;
+      vf sum = vzero();
+      for (int64_t j = 0; j < terms; j++) sum += vload_some(parts + j * stride + i, lanes);
+      vstore_some(out + i, sum, lanes);
+    }
+  });
+}
+
+static void scan_backward(const Args& args, const Ctx& ctx) {
+  const float *u = args.f(0), *delta = args.f(1), *A = args.f(2), *B = args.f(3), *C = args.f(4), *D = args.f(5);
+  const float *z = args.f(6), *delta_bias = args.f(7);
+  const int32_t *ids = args.ids(8), *lengths = args.ids(9);
+  const float *checkpoints = args.f(10), *dy = args.f(11), *dstate_out = args.f(12);
+  float *du = args.f(13), *ddelta = args.f(14), *dA = args.f(15), *dB = args.f(16), *dC = args.f(17), *dD = args.f(18);
+  float *dz = args.f(19), *ddelta_bias = args.f(20), *dstate = args.f(21), *partial = args.f(22);
+  const int64_t b = args.n(23), l = args.n(24), e = args.n(25), n = args.n(26);
+  const int64_t b_groups = args.n(27), c_groups = args.n(28), softplus = args.n(29);
+  const int64_t blocks = (e + W - 1) / W, chunks = (l + SCAN_CHUNK - 1) / SCAN_CHUNK;
+
+  const int64_t const_b = b_groups ? 0 : e * n, const_c = c_groups ? 0 : e * n;
+  const int64_t row_size = e * (n + 2) + const_b + const_c;
+  const int64_t size_b = b * l * b_groups * n, size_c = b * l * c_groups * n;
+  float* tokens = partial + b * row_size;
+
+  ctx.parallel(b * SCAN_PARTS, [=](int64_t task, char* scratch) {
+    const int64_t row = task / SCAN_PARTS, part = task % SCAN_PARTS;
+    const int64_t length = lengths ? lengths[row] : l;
+    const ScanSource sourceB = {b_groups ? B + row * l * b_groups * n : B, b_groups, e, n};
+    const ScanSource sourceC = {c_groups ? C + row * l * c_groups * n : C, c_groups, e, n};
+    float* own = partial + row * row_size;
+    float* ownB = tokens + part * (size_b + size_c) + row * l * b_groups * n;
+    float* ownC = tokens + part * (size_b + size_c) + size_b + row * l * c_groups * n;
+    memset(ownB, 0, (size_t)(l * b_groups * n) * sizeof(float));
+    memset(ownC, 0, (size_t)(l * c_groups * n) * sizeof(float));
+
+    uint8_t restart[SCAN_CHUNK];
+    vf *space = (vf*)scratch, *const space_end = space + SCRATCH_BYTES / sizeof(vf);
+    const auto take = [&](int64_t size) {
+      vf* at = space;
+      space += size;
+      return at;
+    };
+    ScanBackward run;
+    run.h = take((SCAN_CHUNK + 1) * 16), run.decay = take(SCAN_CHUNK * 16);
+    run.dt = take(SCAN_CHUNK), run.dtu = take(SCAN_CHUNK), run.q = take(SCAN_CHUNK);
+    run.read = take(SCAN_CHUNK), run.written = take(SCAN_CHUNK), run.pulled = take(SCAN_CHUNK);
+    run.a2 = take(n), run.before = take(n), run.spaceB = take(SCAN_CHUNK * 16), run.spaceC = take(SCAN_CHUNK * 16);
+    run.sumB = take(SCAN_CHUNK * n), run.sumC = take(SCAN_CHUNK * n);
+    run.B = &sourceB, run.C = &sourceC, run.n = n;
+    vf *slope = take(SCAN_CHUNK), *gate = take(SCAN_CHUNK);  // softplus'(raw), sigmoid(z)
+    for (int64_t i = 0; i < SCAN_CHUNK * n; i++) run.sumB[i] = run.sumC[i] = vzero();
+
+    // As many blocks at a time as there is room for what they carry.
+    const int64_t carry_size = 4 * n + 2, room = (space_end - space) / carry_size;
+    const int64_t part_end = (part + 1) * blocks / SCAN_PARTS;
+    for (int64_t from = part * blocks / SCAN_PARTS; from < part_end; from += room) {
+      const int64_t to = from + room < part_end ? from + room : part_end;
+      const auto carry_of = [&](int64_t block) -> ScanCarry {
+        vf* at = space + (block - from) * carry_size;
+        return {at, at + n, at + 2 * n, at + 3 * n, at + 4 * n, at + 4 * n + 1};
+      };
+      for (int64_t block = from; block < to; block++) {
+        const int64_t c0 = block * W;
+        const int count = e - c0 < W ? (int)(e - c0) : W;
+        const ScanCarry carry = carry_of(block);
+        for (int64_t i = 0; i < carry_size; i++) carry.dh[i] = vzero();
+        scan_read_states(carry.dh, dstate_out ? dstate_out + (row * e + c0) * n : nullptr, n, count);
+        for (int64_t t = length; t < l; t++) {
+          const int64_t at = (row * l + t) * e + c0;
+          vstore_some(du + at, vzero(), count);
+          vstore_some(ddelta + at, vzero(), count);
+          if (dz) vstore_some(dz + at, vzero(), count);
+        }
+      }
+
+      for (int64_t chunk = (length + SCAN_CHUNK - 1) / SCAN_CHUNK - 1; chunk >= 0; chunk--) {
+        const int64_t start = chunk * SCAN_CHUNK;
+        run.t = start, run.steps = length - start < SCAN_CHUNK ? length - start : SCAN_CHUNK;
+        run.restart = scan_restarts(restart, ids ? ids + row * l : nullptr, start, run.steps);
+        for (int64_t block = from; block < to; block++) {
+          const int64_t c0 = block * W, at = (row * l + start) * e + c0;
+          const int count = e - c0 < W ? (int)(e - c0) : W;
+          const bool sharedB = sourceB.shared(c0, count), sharedC = sourceC.shared(c0, count);
+          run.c0 = c0, run.count = count, run.lanes = !sharedB || !sharedC, run.carry = carry_of(block);
+          scan_read_states(run.a2, A + c0 * n, n, count, SCAN_LOG2E);
+          scan_read_states(run.before, checkpoints + ((row * chunks + chunk) * e + c0) * n, n, count);
+          vf largest;
+          const bool regular = scan_largest(run.a2, n, &largest);
+          const vf shift = delta_bias ? vload_some(delta_bias + c0, count) : vzero();
+          const vf skip = D ? vload_some(D + c0, count) : vzero();
+
+          vi large = vi{};
+          for (int64_t s = 0; s < run.steps; s++) {
+            const vf raw = vload_some(delta + at + s * e, count) + shift;
+            const vf in = vload_some(u + at + s * e, count), up = vload_some(dy + at + s * e, count);
+            const vf dt = softplus ? vsoftplus(raw) : raw;
+            slope[s] = softplus ? vsigmoid(raw) : vset1(1.0f);
+            large |= ~(vabs(dt) * largest <= SCAN_SMALL);
+            run.dt[s] = dt;
+            run.dtu[s] = dt * in;
+            run.read[s] = D ? in * skip : vzero();
+            run.written[s] = run.pulled[s] = vzero();
+            run.q[s] = up;
+            if (z) {
+              const vf v = vload_some(z + at + s * e, count);
+              gate[s] = vsigmoid(v);
+              run.q[s] = up * (v * gate[s]);
+            }
+          }
+          run.small = regular && !vany(large);
+          scan_blocks(n, run);
+
+          vf sumD = vzero(), sum_bias = vzero();
+          for (int64_t s = 0; s < run.steps; s++) {
+            const vf in = vload_some(u + at + s * e, count), q = run.q[s];
+            const vf draw = (run.pulled[s] * SCAN_LN2 + run.written[s] * in) * slope[s];
+            sumD += q * in;
+            sum_bias += draw;
+            if (dz && z) {
+              const vf v = vload_some(z + at + s * e, count), up = vload_some(dy + at + s * e, count);
+              vstore_some(dz + at + s * e, up * run.read[s] * (gate[s] * (1.0f + v * (1.0f - gate[s]))), count);
+            }
+            vstore_some(ddelta + at + s * e, draw, count);
+            vstore_some(du + at + s * e, q * skip + run.dt[s] * run.written[s], count);
+          }
+          *run.carry.dD += sumD, *run.carry.dbias += sum_bias;
+
+          // Sum over the lanes once all channels of a group are in, or before a block that belongs to several.
+          const int64_t next = c0 + W;
+          const int next_count = e - next < W ? (int)(e - next) : W;
+          const bool last = block + 1 == to;
+          if (b_groups && (last || !sharedB || !sourceB.shared(c0, (int)(next - c0) + next_count)))
+            scan_flush(ownB, run.sumB, sourceB, start, run.steps, c0, count, sharedB);
+          if (c_groups && (last || !sharedC || !sourceC.shared(c0, (int)(next - c0) + next_count)))
+            scan_flush(ownC, run.sumC, sourceC, start, run.steps, c0, count, sharedC);
+        }
+      }
+
+      for (int64_t block = from; block < to; block++) {
+        const int64_t c0 = block * W;
+        const int count = e - c0 < W ? (int)(e - c0) : W;
+        const ScanCarry carry = carry_of(block);
+        float* at = own;
+        scan_write_states(at + c0 * n, carry.dA, n, count), at += e * n;
+        vstore_some(at + c0, *carry.dD, count), at += e;
+        vstore_some(at + c0, *carry.dbias, count), at += e;
+        if (const_b) scan_write_states(at + c0 * n, carry.dB, n, count), at += const_b;
+        if (const_c) scan_write_states(at + c0 * n, carry.dC, n, count);
+        if (dstate) scan_write_states(dstate + (row * e + c0) * n, carry.dh, n, count);
+      }
+    }
+  });
+
+  const float* rows = partial;
+  scan_reduce(ctx, dA, rows, row_size, b, e * n), rows += e * n;
+  if (dD) scan_reduce(ctx, dD, rows, row_size, b, e);
+  rows += e;
+  if (ddelta_bias) scan_reduce(ctx, ddelta_bias, rows, row_size, b, e);
+  rows += e;
+  if (const_b) scan_reduce(ctx, dB, rows, row_size, b, const_b), rows += const_b;
+  if (const_c) scan_reduce(ctx, dC, rows, row_size, b, const_c);
+  if (size_b) scan_reduce(ctx, dB, tokens, size_b + size_c, SCAN_PARTS, size_b);
+  if (size_c) scan_reduce(ctx, dC, tokens + size_b, size_b + size_c, SCAN_PARTS, size_c);
+}
