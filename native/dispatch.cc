@@ -1,0 +1,27 @@
+// Which of the compiled instruction sets this CPU can run.
+#include "dispatch.h"
+
+#if defined(__x86_64__)
+
+int supported_variants(Variant* out) {
+  __builtin_cpu_init();
+  int count = 0;
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
+    out[count++] = {"avx512", avx512::families()};
+  // Every CPU with AVX2 and FMA also has F16C (both came together, Haswell and Zen).
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) out[count++] = {"avx2", avx2::families()};
+  out[count++] = {"sse2", sse2::families()};
+  return count;
+}
+
+#elif defined(__aarch64__)
+
+int supported_variants(Variant* out) {
+  out[0] = {"neon", neon::families()};
+  return 1;
+}
+
+#else
+#error "mamba: expected x86-64 or arm64"
+#endif

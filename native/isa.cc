@@ -1,0 +1,32 @@
+// All kernels for one instruction set. Compiled once per set, with -DMAMBA_ISA=<name> and the matching -m flags.
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "dispatch.h"
+#include "include/kernels.h"
+#include "include/vec.h"
+
+namespace MAMBA_ISA {
+
+#include "kernels/elementwise.cc"
+#include "kernels/reduce.cc"
+#include "kernels/copy.cc"
+#include "kernels/matmul.cc"
+#include "kernels/norm.cc"
+#include "kernels/conv.cc"
+#include "kernels/scan.cc"
+#include "kernels/loss.cc"
+
+#define FAMILY(name) {name##_entries, (int)(sizeof(name##_entries) / sizeof(Entry))}
+
+const Family* families() {
+  static const Family all[FAMILIES] = {
+      FAMILY(elementwise), FAMILY(reduce), FAMILY(copy), FAMILY(matmul),
+      FAMILY(norm),        FAMILY(conv),   FAMILY(scan), FAMILY(loss),
+  };
+  return all;
+}
+
+}  // namespace MAMBA_ISA

@@ -1,0 +1,204 @@
+// c = op(a) op(b) + bias: packed, cache-blocked, one micro-kernel of R rows by V vectors over the vector type.
+//
+// The product is cut into tiles of c (a task each), k into blocks of at most MM_KC. Per block a task packs its columns of b
+// once (L2), then sliver by sliver of R rows copies a (L1) and runs the micro-kernel over all columns. Tiles and blocks
+// depend on the sizes only, so neither thread count nor timing changes a bit.
+// After K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
+
+#if defined(__clang__)
+#define MM_UNROLL _Pragma("unroll")
+#else
+#define MM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+// Accumulators of the micro-kernel: as many as the registers hold beside V vectors of b and one of a.
+#if defined(__AVX512F__)
+constexpr int MM_ROWS = 12, MM_VECTORS = 2;  // 24 of 32 registers
+#elif defined(__AVX2__)
+constexpr int MM_ROWS = 6, MM_VECTORS = 2;   // 12 of 16
+#elif defined(__aarch64__)
+constexpr int MM_ROWS = 8, MM_VECTORS = 3;   // 24 of 32
+#else
+constexpr int MM_ROWS = 4, MM_VECTORS = 2;   // 8 of 16: without FMA each product needs a register too
+#endif
+constexpr int MM_WIDTH = MM_VECTORS * W;
+constexpr int64_t MM_KC = 256;
+constexpr int64_t MM_NC = 512;
+
+struct MatmulShape {
+  int64_t m, n, k;
+  int64_t lda, ldb;
+  bool transA, transB, accumulate;
+};
+
+// What happens to the tile of c besides adding the product.
+struct MatmulStore {
+  bool load;          // add to what c holds
+  const float* bias;  // nullptr, or the bias of the first column of the micro-tile
+};
+
+// c[R][columns] = sum over p of a[., p] b[p, .]. `a` is a packed sliver: [R][MM_KC], or [k][R] when A_BY_K; `b` is [k][V * W].
+// The last of the V vectors has `tail` columns in c.
+template <int R, int V, bool A_BY_K>
+static void matmul_micro(int64_t k, const float* a, const float* b, float* c, int64_t ldc, int tail, MatmulStore store) {
+  vf acc[R][V];
+  MM_UNROLL for (int r = 0; r < R; r++) MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vset1(0.0f);
+  for (int64_t p = 0; p < k; p++) {
+    vf bp[V];
+    MM_UNROLL for (int v = 0; v < V; v++) bp[v] = vload(b + v * W);
+    MM_UNROLL for (int r = 0; r < R; r++) {
+      const vf ar = vset1(A_BY_K ? a[r] : a[r * MM_KC]);
+      MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vfma(ar, bp[v], acc[r][v]);
+    }
+    a += A_BY_K ? R : 1;
+    b += V * W;
+  }
+  MM_UNROLL for (int r = 0; r < R; r++) {
+    float* row = c + r * ldc;
+    MM_UNROLL for (int v = 0; v < V; v++) {
+      const bool whole = v < V - 1 || tail == W;
+      vf sum = acc[r][v];
+      if (store.bias) sum += whole ? vload(store.bias + v * W) : vload_part(store.bias + v * W, tail);
+      if (store.load) sum += whole ? vload(row + v * W) : vload_part(row + v * W, tail);
+      if (whole) vstore(row + v * W, sum);
+      else vstore_part(row + v * W, sum, tail);
+    }
+  }
+}
+
+using MatmulMicro = void (*)(int64_t, const float*, const float*, float*, int64_t, int, MatmulStore);
+
+// The micro-kernel for `rows` and `vectors`, found by counting the template arguments down.
+template <bool A_BY_K, int R = MM_ROWS, int V = MM_VECTORS>
+static MatmulMicro matmul_find(int rows, int vectors) {
+  if (rows == R && vectors == V) return matmul_micro<R, V, A_BY_K>;
+  if constexpr (V > 1) {
+    if (vectors < V) return matmul_find<A_BY_K, R, V - 1>(rows, vectors);
+  }
+  if constexpr (R > 1) return matmul_find<A_BY_K, R - 1, V>(rows, vectors);
+  return nullptr;
+}
+
+// Rows i.. of op(a), columns p.. -> [rows][MM_KC], or [kc][rows] when a is stored transposed: both are plain copies.
+static void matmul_pack_a(const MatmulShape& s, const float* a, int64_t i, int rows, int64_t p, int64_t kc, float* to) {
+  if (!s.transA) {
+    for (int r = 0; r < rows; r++) memcpy(to + r * MM_KC, a + (i + r) * s.lda + p, kc * sizeof(float));
+    return;
+  }
+  const float* from = a + p * s.lda + i;
+  for (int64_t q = 0; q < kc; q++, from += s.lda, to += rows)
+    for (int r = 0; r < rows; r++) to[r] = from[r];
+}
+
+// 4 x 4 transposition: the same instructions on every set, and all the speed that packing needs.
+typedef float matmul_quad __attribute__((vector_size(16), aligned(4), may_alias));
+
+static inline void matmul_transpose4(const float* from, int64_t ld, float* to, int64_t to_ld) {
+  const matmul_quad a = *(const matmul_quad*)from, b = *(const matmul_quad*)(from + ld);
+  const matmul_quad c = *(const matmul_quad*)(from + 2 * ld), d = *(const matmul_quad*)(from + 3 * ld);
+  const matmul_quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const matmul_quad cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  *(matmul_quad*)to = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5);
+  *(matmul_quad*)(to + to_ld) = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
+  *(matmul_quad*)(to + 2 * to_ld) = __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5);
+  *(matmul_quad*)(to + 3 * to_ld) = __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7);
+}
+
+// Rows p.. of op(b), columns j.. (at most `width` = V * W of them, the rest zero) -> [kc][width].
+static void matmul_pack_b(const MatmulShape& s, const float* b, int64_t j, int64_t columns, int64_t p, int64_t kc, int width,
+                          float* to) {
+  if (!s.transB) {
+    const float* from = b + p * s.ldb + j;
+    for (int64_t q = 0; q < kc; q++, from += s.ldb, to += width) {
+      int64_t x = 0;
+      for (; x + W <= columns; x += W) vstore(to + x, vload(from + x));
+      if (x < columns) vstore(to + x, vload_part(from + x, (int)(columns - x)));
+    }
+    return;
+  }
+  const float* from = b + j * s.ldb + p;
+  int64_t x = 0;
+  for (; x + 4 <= columns; x += 4) {
+    int64_t q = 0;
+    for (; q + 4 <= kc; q += 4) matmul_transpose4(from + x * s.ldb + q, s.ldb, to + q * width + x, width);
+    for (; q < kc; q++)
+      for (int y = 0; y < 4; y++) to[q * width + x + y] = from[(x + y) * s.ldb + q];
+  }
+  for (; x < width; x++)
+    for (int64_t q = 0; q < kc; q++) to[q * width + x] = x < columns ? from[x * s.ldb + q] : 0.0f;
+}
+
+// One tile of c: rows [i0, i1), columns [j0, j1), at most MM_NC of them.
+static void matmul_tile(const MatmulShape& s, const float* a, const float* b, float* c, const float* bias, int64_t i0,
+                        int64_t i1, int64_t j0, int64_t j1, char* scratch) {
+  float* packed_a = (float*)scratch;
+  float* packed_b = packed_a + MM_ROWS * MM_KC;
+  const int64_t blocks = s.k > 0 ? (s.k + MM_KC - 1) / MM_KC : 1;
+  const int64_t slivers = (i1 - i0 + MM_ROWS - 1) / MM_ROWS;
+  for (int64_t block = 0; block < blocks; block++) {
+    const int64_t p = s.k * block / blocks, kc = s.k * (block + 1) / blocks - p;
+    for (int64_t j = j0; j < j1; j += MM_WIDTH) {
+      const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH;
+      const int width = (int)((columns + W - 1) / W * W);
+      matmul_pack_b(s, b, j, columns, p, kc, width, packed_b + (j - j0) * kc);
+    }
+    for (int64_t sliver = 0; sliver < slivers; sliver++) {
+      // Even slivers instead of a thin last one.
+      const int64_t i = i0 + (i1 - i0) * sliver / slivers;
+      const int rows = (int)(i0 + (i1 - i0) * (sliver + 1) / slivers - i);
+      matmul_pack_a(s, a, i, rows, p, kc, packed_a);
+      for (int64_t j = j0; j < j1; j += MM_WIDTH) {
+        const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH;
+        const int vectors = (int)((columns + W - 1) / W);
+        const MatmulStore store = {block > 0 || s.accumulate, block == 0 && bias ? bias + j : nullptr};
+        const MatmulMicro micro = s.transA ? matmul_find<true>(rows, vectors) : matmul_find<false>(rows, vectors);
+        micro(kc, packed_a, packed_b + (j - j0) * kc, c + i * s.n + j, s.n, (int)(columns - (vectors - 1) * W), store);
+      }
+    }
+  }
+}
+
+struct MatmulTiles {
+  int64_t rows, columns;  // how many, along m and n
+};
+
+// Enough tiles for many threads where the work is worth it, each as large and as square as that allows.
+static MatmulTiles matmul_tiles(const MatmulShape& s, int64_t batch) {
+  const double wanted = 2.0 * s.m * s.n * s.k * batch / 4e6;
+  const int64_t tasks = wanted > 32 ? 32 : (int64_t)wanted;
+  MatmulTiles tiles = {1, (s.n + MM_NC - 1) / MM_NC};
+  while (tiles.rows * tiles.columns * batch < tasks) {
+    const int64_t height = s.m / tiles.rows, width = s.n / tiles.columns;
+    if (height >= width / 2 && height >= 4 * MM_ROWS) tiles.rows *= 2;
+    else if (width >= 4 * MM_WIDTH) tiles.columns *= 2;
+    else if (height >= 4 * MM_ROWS) tiles.rows *= 2;
+    else break;
+  }
+  return tiles;
+}
+
+static void matmul_kernel(const Args& args, const Ctx& ctx) {
+  const float *a = args.f(0), *b = args.f(1), *bias = args.f(3);
+  float* c = args.f(2);
+  const int64_t batch = args.n(4), strideA = args.n(10), strideB = args.n(11), strideC = args.n(12);
+  MatmulShape s;
+  s.m = args.n(5), s.n = args.n(6), s.k = args.n(7);
+  s.transA = args.n(8) != 0, s.transB = args.n(9) != 0, s.accumulate = args.n(13) != 0;
+  s.lda = s.transA ? s.m : s.k;
+  s.ldb = s.transB ? s.k : s.n;
+  if (s.m == 0 || s.n == 0) return;
+  const MatmulTiles tiles = matmul_tiles(s, batch);
+  ctx.parallel(batch * tiles.rows * tiles.columns, [&](int64_t task, char* scratch) {
+    const int64_t column = task % tiles.columns, row = task / tiles.columns % tiles.rows;
+    const int64_t item = task / (tiles.columns * tiles.rows);
+    // Column tiles start at whole micro-tiles, row tiles anywhere.
+    const int64_t micro = (s.n + MM_WIDTH - 1) / MM_WIDTH;
+    const int64_t j0 = micro * column / tiles.columns * MM_WIDTH;
+    int64_t j1 = micro * (column + 1) / tiles.columns * MM_WIDTH;
+    if (j1 > s.n) j1 = s.n;
+    const int64_t i0 = s.m * row / tiles.rows, i1 = s.m * (row + 1) / tiles.rows;
+    matmul_tile(s, a + item * strideA, b + item * strideB, c + item * strideC, bias, i0, i1, j0, j1, scratch);
+  });
+}
+
+static const Entry matmul_entries[] = {{"matmul", 14, matmul_kernel}};

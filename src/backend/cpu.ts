@@ -1,0 +1,216 @@
+/**
+ * What the native and the WebAssembly device share: buffers as ranges of one arena, a pool of size classes, and the
+ * passing of arguments by the order of kernels.ts. The hosts only move bytes and run kernels by index.
+ */
+import { BYTES_PER_ELEMENT, type DType, hostArray, type TypedArray } from '../base/dtype.ts';
+import { DTypeError, StateError, UnsupportedError } from '../base/errors.ts';
+import type { Backend, BufferRef, Kernels, MemoryStats, Storage } from './backend.ts';
+import { KERNELS } from './kernels.ts';
+
+/** The machine under a CPU device. Byte offsets count from the start of its arena. */
+export interface CpuHost {
+  readonly name: 'native' | 'wasm';
+  readonly description: string;
+  readonly kernels: readonly { readonly name: string; readonly operands: number }[];
+  /** Where `run` finds its operands: buffers as byte offsets (-1 = null), numbers as they are. */
+  readonly operands: Float64Array;
+  /** Makes bytes [0, sizeBytes) of the arena usable, or throws StateError. */
+  reserve(sizeBytes: number): void;
+  run(kernel: number): void;
+  write(byteOffset: number, data: TypedArray): void;
+  read(byteOffset: number, into: TypedArray): void;
+}
+
+class CpuStorage implements Storage {
+  readonly pool: CpuPool;
+  readonly byteOffset: number;
+  readonly sizeBytes: number;
+  live = true;
+
+  constructor(pool: CpuPool, byteOffset: number, sizeBytes: number) {
+    this.pool = pool;
+    this.byteOffset = byteOffset;
+    this.sizeBytes = sizeBytes;
+  }
+}
+
+/** Cache lines: no two buffers share one. */
+const ALIGNMENT = 64;
+
+/** Sizes with two bits behind the leading one (4, 5, 6, 7, 8, 10, 12, ...): at most a quarter is wasted. */
+export function sizeClass(sizeBytes: number): number {
+  let step = ALIGNMENT;
+  while (step * 8 <= sizeBytes) step *= 2;
+  return Math.max(1, Math.ceil(sizeBytes / step)) * step;
+}
+
+class CpuPool {
+  readonly stats: MemoryStats = { liveBytes: 0, peakBytes: 0, newBuffers: 0, reservedBytes: 0 };
+  readonly #host: CpuHost;
+  readonly #idle = new Map<number, number[]>();
+
+  constructor(host: CpuHost) {
+    this.#host = host;
+  }
+
+  alloc(requested: number): CpuStorage {
+    const sizeBytes = sizeClass(requested);
+    const byteOffset = this.#idle.get(sizeBytes)?.pop() ?? this.#extend(sizeBytes);
+    this.stats.liveBytes += sizeBytes;
+    this.stats.peakBytes = Math.max(this.stats.peakBytes, this.stats.liveBytes);
+    return new CpuStorage(this, byteOffset, sizeBytes);
+  }
+
+  free(storage: Storage): void {
+    const { byteOffset, sizeBytes } = this.check('free', storage);
+    (storage as CpuStorage).live = false;
+    this.stats.liveBytes -= sizeBytes;
+    const idle = this.#idle.get(sizeBytes);
+    if (idle) idle.push(byteOffset);
+    else this.#idle.set(sizeBytes, [byteOffset]);
+  }
+
+  /** The storage, if it is a live one of this device. */
+  check(op: string, storage: Storage): CpuStorage {
+    if (!(storage instanceof CpuStorage) || storage.pool !== this) {
+      throw new StateError(
+        `${op}: expected a buffer of this ${this.#host.name} device, got one of another. Copy it over first.`,
+      );
+    }
+    if (!storage.live) {
+      throw new StateError(
+        `${op}: expected a live buffer, got one that was freed. Keep it until its last use.`,
+      );
+    }
+    return storage;
+  }
+
+  /** The byte offset of an operand. */
+  locate(op: string, ref: BufferRef, bytesPerElement: number): number {
+    const storage = this.check(op, ref.storage);
+    const start = ref.offset * bytesPerElement;
+    if (!(start >= 0 && start <= storage.sizeBytes)) {
+      throw new StateError(
+        `${op}: expected an offset within ${storage.sizeBytes} bytes, got element ${ref.offset} of ${bytesPerElement} bytes.`,
+      );
+    }
+    return storage.byteOffset + start;
+  }
+
+  #extend(sizeBytes: number): number {
+    const byteOffset = this.stats.reservedBytes;
+    this.#host.reserve(byteOffset + sizeBytes);
+    this.stats.reservedBytes += sizeBytes;
+    this.stats.newBuffers++;
+    return byteOffset;
+  }
+}
+
+/** One operand of a kernel: its name and how it is passed. */
+interface Slot {
+  readonly name: string;
+  /** Element size of a buffer; 0 for a number. */
+  readonly bytes: number;
+  readonly optional: boolean;
+}
+
+function slotsOf(spec: Readonly<Record<string, string>>): Slot[] {
+  return Object.entries(spec).map(([name, kind]) => {
+    const base = kind.replace('?', '');
+    const bytes = base === 'int' || base === 'num' ? 0 : base.startsWith('bits') ? 2 : 4;
+    return { name, bytes, optional: kind.endsWith('?') };
+  });
+}
+
+/** Called thousands of times a second: one pass over the operands, nothing allocated. */
+function bindKernel(host: CpuHost, pool: CpuPool, kernel: string, index: number, slots: readonly Slot[]) {
+  const count = slots.length;
+  return (args: Readonly<Record<string, number | BufferRef | null>>): void => {
+    const operands = host.operands;
+    for (let i = 0; i < count; i++) {
+      const slot = slots[i]!;
+      const value = args[slot.name];
+      if (typeof value === 'number') {
+        if (slot.bytes !== 0) throw badOperand(kernel, slot, value);
+        operands[i] = value;
+      } else if (value) {
+        if (slot.bytes === 0) throw badOperand(kernel, slot, value);
+        operands[i] = pool.locate(kernel, value, slot.bytes);
+      } else if (slot.optional && value === null) {
+        operands[i] = -1;
+      } else {
+        throw badOperand(kernel, slot, value);
+      }
+    }
+    host.run(index);
+  };
+}
+
+function badOperand(kernel: string, slot: Slot, value: unknown): StateError {
+  const kind = slot.bytes === 0 ? 'a number' : slot.optional ? 'a buffer or null' : 'a buffer';
+  const got = value === null ? 'null' : typeof value;
+  return new StateError(`${kernel}: expected ${slot.name} to be ${kind}, got ${got}. Pass every operand.`);
+}
+
+/** Matches what was compiled with what kernels.ts says; a stale build must not run. */
+function bindKernels(host: CpuHost, pool: CpuPool): Partial<Kernels> {
+  const bound: Record<string, unknown> = {};
+  const stale = (what: string) =>
+    new UnsupportedError(`${host.name}: ${what}. The build is stale: run \`npm run build\`.`);
+  host.kernels.forEach(({ name, operands }, index) => {
+    const spec = (KERNELS as Readonly<Record<string, Readonly<Record<string, string>>>>)[name];
+    if (!spec) throw stale(`expected a known kernel, got ${name}`);
+    const slots = slotsOf(spec);
+    if (slots.length !== operands) {
+      throw stale(`expected ${name} with ${slots.length} operands, got ${operands}`);
+    }
+    bound[name] = bindKernel(host, pool, name, index, slots);
+  });
+  return bound as Partial<Kernels>;
+}
+
+/** The array to copy from: `data` itself where its type is already right. */
+function encode(dtype: DType, data: TypedArray | readonly number[]): TypedArray {
+  if (dtype === 'f32') return data instanceof Float32Array ? data : Float32Array.from(data);
+  if (dtype === 'i32') return data instanceof Int32Array ? data : Int32Array.from(data);
+  if (data instanceof Uint16Array) return data;
+  throw new DTypeError(`write: expected raw ${dtype} bits as Uint16Array. Convert with narrow().`);
+}
+
+/** A Backend over a host. Throws UnsupportedError when the host was built from other kernel definitions. */
+export function cpuBackend(host: CpuHost): Backend {
+  const pool = new CpuPool(host);
+  const transfer = (op: string, ref: BufferRef, dtype: DType, count: number): number => {
+    const bytes = BYTES_PER_ELEMENT[dtype];
+    const start = pool.locate(op, ref, bytes);
+    const { byteOffset, sizeBytes } = ref.storage as CpuStorage;
+    if (start + count * bytes > byteOffset + sizeBytes) {
+      throw new StateError(
+        `${op}: expected at most ${(byteOffset + sizeBytes - start) / bytes} elements from there on, got ${count}.`,
+      );
+    }
+    return start;
+  };
+  return {
+    name: host.name,
+    description: host.description,
+    kernels: bindKernels(host, pool),
+    alloc: (sizeBytes) => pool.alloc(sizeBytes),
+    free: (storage) => pool.free(storage),
+    write(target, dtype, data) {
+      host.write(transfer('write', target, dtype, data.length), encode(dtype, data));
+    },
+    async read(source, dtype, count) {
+      const start = transfer('read', source, dtype, count);
+      const out = hostArray(dtype, count);
+      host.read(start, out);
+      return out;
+    },
+    get memory() {
+      return { ...pool.stats };
+    },
+    resetPeak() {
+      pool.stats.peakBytes = pool.stats.liveBytes;
+    },
+  };
+}

@@ -1,0 +1,24 @@
+/** `mamba-ts/backend`: choosing a device, and the contract for those who write one. */
+export {
+  type Backend,
+  type BackendFactory,
+  type BufferRef,
+  currentDevice,
+  type DeviceName,
+  type KernelArgs,
+  type KernelName,
+  type Kernels,
+  kernelOf,
+  type MemoryStats,
+  openDevice,
+  registerBackend,
+  registeredDevices,
+  remember,
+  type Storage,
+  setDefaultDevice,
+  useDevice,
+  withDevice,
+} from './backend.ts';
+export { KERNELS } from './kernels.ts';
+export { createReference, referenceFactory } from './reference/index.ts';
+export { fetchWasm, openWasm, wasmFactory } from './wasm.ts';

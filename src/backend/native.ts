@@ -1,0 +1,151 @@
+/**
+ * The native device: loads the Node addon that `npm run build` compiles. Node only.
+ * Environment: MAMBA_NATIVE (path of the addon), MAMBA_ISA (instruction set), MAMBA_THREADS.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism, homedir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { TypedArray } from '../base/dtype.ts';
+import { ConfigError, StateError, UnsupportedError } from '../base/errors.ts';
+import type { Backend, BackendFactory } from './backend.ts';
+import { type CpuHost, cpuBackend } from './cpu.ts';
+import { openWasm } from './wasm.ts';
+
+/** See native/addon.cc. */
+interface Addon {
+  variants(): string[];
+  open(isa: string, threads: number): AddonDevice;
+}
+
+interface AddonDevice {
+  readonly reservedBytes: number;
+  readonly kernels: { name: string; operands: number }[];
+  bind(operands: Float64Array): void;
+  run(kernel: number): void;
+  write(byteOffset: number, data: TypedArray): void;
+  read(byteOffset: number, into: TypedArray): void;
+}
+
+export interface NativeOptions {
+  /** One of isaVariants(). Default: MAMBA_ISA, else the best this CPU has. */
+  isa?: string;
+  /** Threads including the caller's. Default: MAMBA_THREADS, else one per available core. Never changes a result. */
+  threads?: number;
+}
+
+const MAX_OPERANDS = 64;
+const MAX_THREADS = 1024;
+const packageRoot = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+const load = createRequire(import.meta.url);
+
+/** Where an addon may be, best first. */
+function candidates(): string[] {
+  const forced = process.env.MAMBA_NATIVE;
+  if (forced) return [forced];
+  const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as {
+    version: string;
+  };
+  const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
+  return [
+    join(packageRoot, 'native', 'build', 'mamba.node'),
+    join(cache, 'mamba-ts', `${version}-${process.platform}-${process.arch}`, 'mamba.node'),
+  ];
+}
+
+/** Throws UnsupportedError that lists every path with the reason why it did not load. */
+function loadAddon(): Addon {
+  if (process.platform === 'win32') {
+    throw new UnsupportedError('native: expected Linux or macOS, got Windows. Use the wasm device.');
+  }
+  const tried: string[] = [];
+  for (const path of candidates()) {
+    if (!existsSync(path)) {
+      tried.push(`  ${path}: no such file`);
+      continue;
+    }
+    try {
+      return load(path) as Addon;
+    } catch (error) {
+      tried.push(`  ${path}: ${(error as Error).message}`);
+    }
+  }
+  throw new UnsupportedError(
+    `native: expected a compiled addon, got none. Tried\n${tried.join('\n')}\n` +
+      'Run `npm run build` with a C++ compiler installed, or use the wasm device.',
+  );
+}
+
+/** The instruction sets of the addon that this CPU can run, best first. Throws UnsupportedError without an addon. */
+export function isaVariants(): string[] {
+  return loadAddon().variants();
+}
+
+function chooseIsa(variants: readonly string[], wanted: string | undefined): string {
+  const isa = wanted ?? (process.env.MAMBA_ISA || variants[0]!);
+  if (!variants.includes(isa)) {
+    throw new ConfigError(
+      `native: expected an instruction set of this CPU (${variants.join(', ')}), got ${isa}. Check MAMBA_ISA.`,
+    );
+  }
+  return isa;
+}
+
+function chooseThreads(wanted: number | undefined): number {
+  const threads = wanted ?? Number(process.env.MAMBA_THREADS || availableParallelism());
+  if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
+    const got = wanted ?? process.env.MAMBA_THREADS;
+    throw new ConfigError(
+      `native: expected 1 to ${MAX_THREADS} threads, got ${got}. Check MAMBA_THREADS or leave it unset.`,
+    );
+  }
+  return threads;
+}
+
+/**
+ * Opens a native device with its own memory and threads; they last until the process (or worker) ends.
+ * Throws UnsupportedError when no addon can be loaded, ConfigError for a bad option.
+ */
+export function openNative(options: NativeOptions = {}): Backend {
+  const addon = loadAddon();
+  const isa = chooseIsa(addon.variants(), options.isa);
+  const threads = chooseThreads(options.threads);
+  const device = addon.open(isa, threads);
+  const operands = new Float64Array(MAX_OPERANDS);
+  device.bind(operands);
+  const host: CpuHost = {
+    name: 'native',
+    description: `native ${isa}, ${threads} ${threads === 1 ? 'thread' : 'threads'}`,
+    kernels: device.kernels,
+    operands,
+    reserve(sizeBytes) {
+      if (sizeBytes <= device.reservedBytes) return;
+      throw new StateError(
+        `native: expected at most ${device.reservedBytes} bytes of buffers, got ${sizeBytes}. ` +
+          'Free tensors, use smaller batches, or raise the limit of address space (ulimit -v).',
+      );
+    },
+    run: device.run,
+    write: device.write,
+    read: device.read,
+  };
+  return cpuBackend(host);
+}
+
+export const nativeFactory: BackendFactory = { name: 'native', open: () => openNative() };
+
+/** WebAssembly in Node: the same device as in a browser, its module read from disk. */
+export function openWasmFile(): Backend {
+  const beside = fileURLToPath(new URL('./kernels.wasm', import.meta.url));
+  const paths = [beside, join(packageRoot, 'dist', 'backend', 'kernels.wasm')];
+  const found = paths.find((path) => existsSync(path));
+  if (!found) {
+    throw new UnsupportedError(
+      `wasm: expected kernels.wasm, got none. Tried\n  ${paths.join('\n  ')}\nRun \`npm run build\`.`,
+    );
+  }
+  return openWasm(readFileSync(found));
+}
+
+export const wasmFileFactory: BackendFactory = { name: 'wasm', open: openWasmFile };
