@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { contentHash, lineCount, projectFiles } from '../../scripts/lib/files.mjs';
 import { missingPackages } from '../../scripts/lib/install.mjs';
+import { replaceBetween, table } from '../../scripts/lib/markdown.mjs';
 import { bundleForBrowser, linesPerFolder, overBudget } from '../../scripts/lib/size.mjs';
 import { makeTree } from './tree.ts';
 
@@ -101,5 +102,19 @@ describe('size', () => {
     });
     expect(await bundleForBrowser(join(root, 'good.ts'))).toContain('export');
     await expect(bundleForBrowser(join(root, 'bad.ts'))).rejects.toThrow(/node:fs/);
+  });
+});
+
+describe('markdown', () => {
+  it('replaces what is between the marks and nothing else', () => {
+    const page = 'a\n<!-- begin t -->\nold\n<!-- end t -->\nb\n';
+    const once = replaceBetween(page, 't', 'new\n');
+    expect(once).toBe('a\n<!-- begin t -->\nnew\n<!-- end t -->\nb\n');
+    expect(replaceBetween(once, 't', 'new')).toBe(once);
+    expect(() => replaceBetween(page, 'other', 'x')).toThrow('Add both marks.');
+  });
+
+  it('writes tables with numbers to the right', () => {
+    expect(table(['name', 'GB/s'], [['scan', 3]])).toBe('| name | GB/s |\n| --- | --: |\n| scan | 3 |');
   });
 });
