@@ -23,23 +23,27 @@ export function softplusGrad(x: number): number {
 }
 
 /**
- * erf(x) = 2/sqrt(pi) e^(-x^2) sum_i 2^i x^(2i+1) / (2i+1)!!  (Abramowitz and Stegun 7.1.6).
- * All terms have one sign, so nothing cancels; from |x| = 6 on, erf is 1 in float64.
+ * The standard normal distribution function, 0.5 erfc(-x / sqrt 2), accurate relative to the result in the lower tail.
+ * Near 0, erf as a series whose terms have one sign (Abramowitz and Stegun 7.1.6); far out, erfc as a continued
+ * fraction (7.1.14).
  */
-export function erf(x: number): number {
-  if (Math.abs(x) >= 6) return Math.sign(x);
-  let term = x;
-  let sum = 0;
-  for (let i = 1; Math.abs(term) > 1e-18 * Math.abs(sum); i++) {
-    sum += term;
-    term *= (2 * x * x) / (2 * i + 1);
-  }
-  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
-}
-
-/** The standard normal distribution function. */
 export function normalCdf(x: number): number {
-  return 0.5 * (1 + erf(x / Math.SQRT2));
+  const z = Math.abs(x) / Math.SQRT2;
+  let upper: number; // 0.5 erfc(z)
+  if (z < 3) {
+    let term = z;
+    let sum = 0;
+    for (let i = 1; term > 1e-18 * sum; i++) {
+      sum += term;
+      term *= (2 * z * z) / (2 * i + 1);
+    }
+    upper = 0.5 - (Math.exp(-z * z) / Math.sqrt(Math.PI)) * sum;
+  } else {
+    let fraction = z;
+    for (let i = 50; i > 0; i--) fraction = z + i / 2 / fraction;
+    upper = (0.5 * Math.exp(-z * z)) / Math.sqrt(Math.PI) / fraction;
+  }
+  return x < 0 ? upper : 1 - upper;
 }
 
 /** The standard normal density. */

@@ -86,7 +86,7 @@ export const scan = {
     const dD = new Float64Array(e);
     const ddeltaBias = new Float64Array(e);
     const chunks = Math.ceil(l / SCAN_CHUNK);
-    const states = new Float64Array((SCAN_CHUNK + 1) * n); // the state before each step of a chunk, and after the last
+    const states = new Float64Array((SCAN_CHUNK + 1) * n); // states[s] before step s of a chunk, states[s + 1] after it
     const carried = new Float64Array(n); // a[t+1] g[t+1]
 
     for (let row = 0; row < b; row++) {
@@ -105,17 +105,17 @@ export const scan = {
           const saved = ((row * chunks + chunk) * e + c) * n;
           for (let i = 0; i < n; i++) states[i] = checkpoints[saved + i]!;
 
-          // Forward through the chunk. A document's first step sees a state of zeros.
+          // Forward through the chunk.
           for (let s = 0; s < steps; s++) {
             const token = row * l + start + s;
             const at = token * e + c;
-            if (startsDocument(sequenceIds, token, start + s)) states.fill(0, s * n, (s + 1) * n);
+            const kept = startsDocument(sequenceIds, token, start + s) ? 0 : 1;
             const raw = delta[at]! + (deltaBias ? deltaBias[c]! : 0);
             const dt = softplus ? softplusOf(raw) : raw;
             const bAt = groupOffset(bGroups, token, c, e, n);
             for (let i = 0; i < n; i++) {
               const decay = Math.exp(dt * A[c * n + i]!);
-              states[(s + 1) * n + i] = decay * states[s * n + i]! + dt * B[bAt + i]! * u[at]!;
+              states[(s + 1) * n + i] = decay * kept * states[s * n + i]! + dt * B[bAt + i]! * u[at]!;
             }
           }
 
@@ -127,12 +127,13 @@ export const scan = {
             const dt = softplus ? softplusOf(raw) : raw;
             const bAt = groupOffset(bGroups, token, c, e, n);
             const cAt = groupOffset(cGroups, token, c, e, n);
+            const kept = startsDocument(sequenceIds, token, start + s) ? 0 : 1; // a new document sees zeros
             const q = dy[at]! * (z ? silu(z[at]!) : 1);
             let read = D ? D[c]! * u[at]! : 0; // C . h + D u
             let written = 0; // B . g
             let ddt = 0;
             for (let i = 0; i < n; i++) {
-              const before = states[s * n + i]!;
+              const before = kept * states[s * n + i]!;
               const after = states[(s + 1) * n + i]!;
               const decay = Math.exp(dt * A[c * n + i]!);
               const g = C[cAt + i]! * q + carried[i]!;
@@ -142,7 +143,7 @@ export const scan = {
               dC[cAt + i]! += q * after;
               dB[bAt + i]! += g * dt * u[at]!;
               dA[c * n + i]! += g * decay * before * dt;
-              carried[i] = decay * g;
+              carried[i] = kept * decay * g;
             }
             const draw = softplus ? ddt * softplusGrad(raw) : ddt;
             ddeltaBias[c]! += draw;
@@ -150,7 +151,6 @@ export const scan = {
             if (dz && z) dz[at] = dy[at]! * read * siluGrad(z[at]!);
             ddelta[at] = draw;
             du[at] = q * (D ? D[c]! : 0) + dt * written;
-            if (startsDocument(sequenceIds, token, start + s)) carried.fill(0);
           }
         }
         dstate?.set(carried, (row * e + c) * n);
