@@ -29,6 +29,7 @@ export type FileContent = string | Uint8Array | Iterable<Uint8Array> | AsyncIter
 
 const REASONS: Record<string, [reason: string, remedy: string]> = {
   ENOENT: ['nothing at this path', 'Check the path.'],
+  EEXIST: ['a file in the place of a folder', 'Give the path of a folder.'],
   ENOTDIR: ['a path that leads through a file', 'Check the path.'],
   EISDIR: ['a folder', 'Give the path of a file.'],
   EACCES: ['no permission', 'Change the permissions or choose another path.'],

@@ -56,7 +56,9 @@ export async function writeFolderAtomic(
       const dropped = replaces.filter((name) => !written.has(name));
       await writeFileSynced(join(stage.path, REMOVE), dropped.join('\n'));
       await syncFolder(stage.path);
-      await rename(stage.path, join(folder, COMMIT));
+      await rename(stage.path, join(folder, COMMIT)).catch((error) => {
+        throw isOccupied(error) ? otherWriter(folder, error) : error;
+      });
     } catch (error) {
       await rm(stage.path, { recursive: true, force: true });
       throw error;
@@ -66,14 +68,17 @@ export async function writeFolderAtomic(
     await syncFolder(folder);
     await rollForward(folder);
   } catch (error) {
-    if (errorCode(error) === 'ENOTEMPTY' || errorCode(error) === 'EEXIST') {
-      throw new StateError(
-        `writeFolderAtomic: expected to be the only writer of ${folder}, got another one. Save to another folder.`,
-        { cause: error },
-      );
-    }
     throw fileError('writeFolderAtomic', `to write the files of ${folder}`, error);
   }
+}
+
+const isOccupied = (error: unknown): boolean => ['ENOTEMPTY', 'EEXIST'].includes(errorCode(error));
+
+function otherWriter(folder: string, cause: unknown): StateError {
+  return new StateError(
+    `writeFolderAtomic: expected to be the only writer of ${folder}, got another one. Save to another folder.`,
+    { cause },
+  );
 }
 
 async function checkName(folder: string, name: string, written: ReadonlySet<string>): Promise<void> {
@@ -114,7 +119,9 @@ async function rollForward(folder: string): Promise<void> {
   }
   await syncFolder(folder);
   await unlink(join(commit, REMOVE)).catch(ignoreMissing);
-  await rmdir(commit).catch(ignoreMissing);
+  await rmdir(commit).catch((error) => {
+    if (!isOccupied(error)) ignoreMissing(error); // occupied: the next change was committed meanwhile
+  });
   await syncFolder(folder);
 }
 
