@@ -1,0 +1,54 @@
+/**
+ * The devices that open here: the reference in float32, the native addon once per instruction set, WebAssembly. What
+ * does not open shows as a skipped test with the reason, or fails if REQUIRE names it (`REQUIRE=native,wasm`).
+ */
+import { describe, it } from 'vitest';
+import type { Backend } from '../../src/backend/backend.ts';
+import { isaVariants, openNative, openWasmFile } from '../../src/backend/native.ts';
+import { createReference } from '../../src/backend/reference/index.ts';
+
+export interface TestDevice {
+  /** `native avx2`, `wasm`, ... */
+  label: string;
+  backend: Backend;
+}
+
+const required = (process.env.REQUIRE ?? '').split(',').filter(Boolean);
+const missing: { name: string; error: Error }[] = [];
+
+function collect(name: string, open: () => TestDevice[]): TestDevice[] {
+  try {
+    return open();
+  } catch (error) {
+    missing.push({ name, error: error as Error });
+    return [];
+  }
+}
+
+export const devices: TestDevice[] = [
+  { label: 'reference f32', backend: createReference() },
+  ...collect('native', () =>
+    isaVariants().map((isa) => ({ label: `native ${isa}`, backend: openNative({ isa }) })),
+  ),
+  ...collect('wasm', () => [{ label: 'wasm', backend: openWasmFile() }]),
+];
+
+/** Reports the devices that did not open. Call it once per test file. */
+export function reportMissing(): void {
+  for (const { name, error } of missing) {
+    if (required.includes(name)) {
+      it(`${name} opens`, () => {
+        throw error;
+      });
+    } else {
+      describe.skip(`${name}: ${error.message.split('\n')[0]}`, () => {
+        it('opens', () => {});
+      });
+    }
+  }
+}
+
+/** Whether a missing device or kernel is a failure. */
+export function isRequired(device: TestDevice): boolean {
+  return required.includes(device.backend.name) || device.backend.name === 'reference';
+}

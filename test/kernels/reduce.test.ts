@@ -1,0 +1,4 @@
+import { reduce } from './cases/reduce.ts';
+import { checkKernels } from './check.ts';
+
+checkKernels(['sum', 'max', 'argmax', 'sumSquares'], reduce);

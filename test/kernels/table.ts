@@ -1,0 +1,21 @@
+/** The case table: every kernel, every edge. Each case runs on every device that opens, against the float64 result. */
+import { conv } from './cases/conv.ts';
+import { copy } from './cases/copy.ts';
+import { elementwise } from './cases/elementwise.ts';
+import { loss } from './cases/loss.ts';
+import { matmul } from './cases/matmul.ts';
+import { norm } from './cases/norm.ts';
+import { reduce } from './cases/reduce.ts';
+import { scan } from './cases/scan.ts';
+import type { Case } from './harness.ts';
+
+export const TABLE: readonly Case[] = [
+  ...elementwise,
+  ...reduce,
+  ...copy,
+  ...matmul,
+  ...norm,
+  ...conv,
+  ...scan,
+  ...loss,
+];
