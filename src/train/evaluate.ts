@@ -1,0 +1,107 @@
+/**
+ * How well a model predicts held-out tokens: every token but the first is predicted exactly once, without sampling or
+ * dropout, so the same weights give the same numbers.
+ */
+import { ConfigError } from '../base/errors.ts';
+import type { Tokenizer } from '../base/tokenizer.ts';
+import type { LanguageModel } from '../models/language-model.ts';
+import type { State } from '../models/state.ts';
+import { scope } from '../tensor/scope.ts';
+import { noGrad } from '../tensor/tape.ts';
+import { evaluationStream, evaluationWindows, targetTextBytes } from './data-evaluation.ts';
+import { checkVocabulary, type TokenData } from './data-tokens.ts';
+import { batchTensors, countTargets } from './step.ts';
+
+export interface EvaluateOptions {
+  /** Tokens per window, default 1024. Longer windows see more context and give lower losses. */
+  window?: number;
+  /** Windows at once, default 8. It does not change the result beyond rounding. */
+  batch?: number;
+  /** `windows`: each window from a zero state (default); `stream`: one pass that carries the state to the end. */
+  mode?: 'windows' | 'stream';
+  /** For bits per byte. Default: the model's own. */
+  tokenizer?: Tokenizer | null;
+  /** Called after each batch. */
+  onProgress?: (doneTokens: number, totalTokens: number) => void;
+  /** Stops between batches with the signal's reason. */
+  signal?: AbortSignal;
+}
+
+export interface Evaluation {
+  /** Mean cross-entropy per token, in nats. */
+  loss: number;
+  /** exp(loss). */
+  perplexity: number;
+  bitsPerToken: number;
+  /** Of the UTF-8 text behind the predicted tokens; null without a tokenizer. */
+  bitsPerByte: number | null;
+  /** Tokens predicted. */
+  tokens: number;
+  /** Bytes of text they stand for; null without a tokenizer. */
+  bytes: number | null;
+}
+
+/** Throws ConfigError for fewer than two tokens, or for data with more ids than the model knows. */
+export async function evaluate(
+  model: LanguageModel,
+  tokens: TokenData,
+  options: EvaluateOptions = {},
+): Promise<Evaluation> {
+  const {
+    window = 1024,
+    batch = 8,
+    mode = 'windows',
+    tokenizer = model.tokenizer,
+    onProgress,
+    signal,
+  } = options;
+  checkVocabulary(tokens, model.config.vocab_size);
+  const batches =
+    mode === 'stream'
+      ? evaluationStream(tokens, { length: window })
+      : evaluationWindows(tokens, { batch, length: window });
+  let nats = 0;
+  let count = 0;
+  let state: State | null = null;
+  try {
+    for await (const piece of batches) {
+      signal?.throwIfAborted();
+      const targets = countTargets(piece);
+      if (piece.resets?.[0]) {
+        state?.dispose();
+        state = null;
+      }
+      const carry = mode === 'stream';
+      const out = noGrad(() =>
+        scope(() => {
+          const { ids, targets, sequenceIds } = batchTensors(piece);
+          const { loss, state: after } = model.loss(ids, targets, { state, sequenceIds });
+          return { loss, after: carry ? after : null };
+        }),
+      );
+      state?.dispose();
+      state = out.after;
+      nats += (await out.loss.item()) * targets;
+      out.loss.dispose();
+      count += targets;
+      onProgress?.(count, tokens.length - 1);
+    }
+  } finally {
+    state?.dispose();
+  }
+  if (count === 0) {
+    throw new ConfigError(
+      `evaluate: expected a document of at least two tokens in ${tokens.name}, got none. Give more text.`,
+    );
+  }
+  const bytes = tokenizer ? await targetTextBytes(tokens, tokenizer) : null;
+  const loss = nats / count;
+  return {
+    loss,
+    perplexity: Math.exp(loss),
+    bitsPerToken: loss / Math.LN2,
+    bitsPerByte: bytes ? nats / Math.LN2 / bytes : null,
+    tokens: count,
+    bytes,
+  };
+}

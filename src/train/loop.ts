@@ -1,0 +1,227 @@
+/**
+ * The training loop: batch, step, report, evaluate, save. It prints nothing and touches no file; what happens is told to
+ * `onProgress`, and `save` is the caller's. Everything the next step depends on is in LoopPosition, so a run that goes on
+ * from one equals the run that never stopped, bit for bit.
+ */
+import { ConfigError, MambaError } from '../base/errors.ts';
+import type { LanguageModel } from '../models/language-model.ts';
+import type { State } from '../models/state.ts';
+import type { AdamW } from './adamw.ts';
+import type { BatchPosition, BatchStream } from './data-batches.ts';
+import type { Evaluation } from './evaluate.ts';
+import type { StepMetrics } from './metrics.ts';
+import { rateAtProgress, rateAtStep, type Schedule } from './schedule.ts';
+import { trainStep } from './step.ts';
+
+/** The loss or the gradient is no longer finite; nothing was saved after it. */
+export class DivergenceError extends MambaError {
+  readonly code = 'ERR_DIVERGED';
+}
+
+/** How long to train: a number of optimizer steps, or minutes of training. */
+export type Budget = { steps: number } | { minutes: number };
+
+/** Between two steps. */
+export interface LoopPosition {
+  /** Steps done. */
+  step: number;
+  tokens: number;
+  elapsedSeconds: number;
+  data: BatchPosition;
+  /** What has gathered since the last report. */
+  interval: { loss: number; steps: number; tokens: number; seconds: number };
+  /** The carried state; null without `carryState` and before the first step. It belongs to the loop. */
+  state: State | null;
+}
+
+export type TrainEvent =
+  /** After every step. `progress` is the share of the budget that is used, 0..1. */
+  | { kind: 'step'; step: number; tokens: number; loss: number; progress: number; elapsedSeconds: number }
+  /** Every `logEvery` steps, and where a step was evaluated. */
+  | { kind: 'metrics'; metrics: StepMetrics }
+  | { kind: 'saved'; step: number };
+
+export interface TrainOptions {
+  model: LanguageModel;
+  optimizer: AdamW;
+  batches: BatchStream;
+  schedule: Schedule;
+  budget: Budget;
+  /** Batches per optimizer step, default 1. */
+  accumulate?: number;
+  /** Recompute blocks in the backward pass: less memory, about a third more time. */
+  checkpointing?: boolean;
+  /** Rows start from the state in which they ended (truncated backpropagation through time). */
+  carryState?: boolean;
+  /** Steps between reports, default 10. */
+  logEvery?: number;
+  /** Steps between evaluations, default never; there is always one at the end. */
+  evaluateEvery?: number | null;
+  evaluate?: () => Promise<Evaluation>;
+  /** Steps between saves, default never; there is always one at the end and after `signal`. */
+  saveEvery?: number | null;
+  save?: (position: LoopPosition) => Promise<void>;
+  onProgress?: (event: TrainEvent) => void | Promise<void>;
+  /** Finishes the step, saves and returns. */
+  signal?: AbortSignal;
+  /** Where to go on; `batches`, `optimizer` and `model` must have been restored to the same point. */
+  position?: LoopPosition;
+  /** A clock in milliseconds, default performance.now. */
+  now?: () => number;
+}
+
+export interface TrainResult {
+  stopped: 'finished' | 'interrupted';
+  step: number;
+  tokens: number;
+  elapsedSeconds: number;
+  /** Of the end; null when interrupted or without `evaluate`. */
+  validation: Evaluation | null;
+}
+
+/** Throws DivergenceError when loss or gradient are not finite, ConfigError for options out of range. */
+export async function train(options: TrainOptions): Promise<TrainResult> {
+  const { model, optimizer, batches, evaluate, save, onProgress, signal } = options;
+  const { accumulate = 1, logEvery = 10, evaluateEvery = null, saveEvery = null } = options;
+  const { now = () => performance.now() } = options;
+  checkOptions(options);
+  const at = options.position ?? start(batches);
+  let validation: Evaluation | null = null;
+  let saved = options.position ? at.step : -1;
+  const store = async (): Promise<void> => {
+    if (!save || saved === at.step) return;
+    at.data = batches.state();
+    await save(at);
+    saved = at.step;
+    await onProgress?.({ kind: 'saved', step: at.step });
+  };
+  try {
+    while (progressOf(options.budget, at) < 1 && !signal?.aborted) {
+      const begun = now();
+      const micro = [];
+      for (let i = 0; i < accumulate; i++) micro.push(await batches.next());
+      const lr = rateOf(options, at);
+      const { checkpointing, carryState: carry } = options;
+      const out = await trainStep(micro, { model, optimizer, lr, checkpointing, carry, state: at.state });
+      at.state = out.state;
+      if (!Number.isFinite(out.loss) || !Number.isFinite(out.gradNorm)) throw diverged(at.step + 1, out);
+      const tokens = micro.reduce((sum, batch) => sum + batch.inputs.length, 0);
+      advance(at, out.loss, tokens, (now() - begun) / 1000);
+
+      const { step, elapsedSeconds } = at;
+      const progress = progressOf(options.budget, at);
+      await onProgress?.({ kind: 'step', step, tokens: at.tokens, loss: out.loss, progress, elapsedSeconds });
+      const last = progress >= 1;
+      validation = evaluate && (last || isDue(evaluateEvery, step)) ? await evaluate() : null;
+      if (last || validation || isDue(logEvery, step)) {
+        const metrics = report(at, lr, out.gradNorm, model.tokenizer?.kind === 'bytes', validation);
+        await onProgress?.({ kind: 'metrics', metrics });
+      }
+      if (isDue(saveEvery, step)) await store();
+      await breathe();
+    }
+    await store();
+    const stopped = progressOf(options.budget, at) < 1 ? 'interrupted' : 'finished';
+    const { step, tokens, elapsedSeconds } = at;
+    return { stopped, step, tokens, elapsedSeconds, validation };
+  } finally {
+    at.state?.dispose();
+  }
+}
+
+function start(batches: BatchStream): LoopPosition {
+  return {
+    step: 0,
+    tokens: 0,
+    elapsedSeconds: 0,
+    data: batches.state(),
+    interval: { loss: 0, steps: 0, tokens: 0, seconds: 0 },
+    state: null,
+  };
+}
+
+function checkOptions({ budget, accumulate = 1, ...options }: TrainOptions): void {
+  const problems: string[] = [];
+  const count = (name: string, value: number | null | undefined): void => {
+    if (value === null || value === undefined || (Number.isInteger(value) && value > 0)) return;
+    problems.push(`${name} to be a positive integer, got ${value}`);
+  };
+  count('accumulate', accumulate);
+  count('logEvery', options.logEvery);
+  count('evaluateEvery', options.evaluateEvery);
+  count('saveEvery', options.saveEvery);
+  if ('steps' in budget) count('steps', budget.steps);
+  else if (!(budget.minutes > 0)) problems.push(`minutes to be positive, got ${budget.minutes}`);
+  if (problems.length > 0)
+    throw new ConfigError(`train: expected ${problems.join('; ')}. Correct the options.`);
+}
+
+/** The share of the budget that is used. */
+function progressOf(budget: Budget, { step, elapsedSeconds }: LoopPosition): number {
+  return Math.min(1, 'steps' in budget ? step / budget.steps : elapsedSeconds / (60 * budget.minutes));
+}
+
+function rateOf({ schedule, budget }: TrainOptions, at: LoopPosition): number {
+  if ('steps' in budget) return rateAtStep(schedule, at.step, budget.steps);
+  return rateAtProgress(schedule, at.step, progressOf(budget, at));
+}
+
+function isDue(every: number | null, step: number): boolean {
+  return every !== null && step % every === 0;
+}
+
+function advance(at: LoopPosition, loss: number, tokens: number, seconds: number): void {
+  at.step++;
+  at.tokens += tokens;
+  at.elapsedSeconds += seconds;
+  at.interval.loss += loss;
+  at.interval.steps++;
+  at.interval.tokens += tokens;
+  at.interval.seconds += seconds;
+}
+
+/** The metrics since the last report; begins a new interval. */
+function report(
+  at: LoopPosition,
+  lr: number,
+  gradNorm: number,
+  bytes: boolean,
+  validation: Evaluation | null,
+): StepMetrics {
+  const { loss: sum, steps, tokens, seconds } = at.interval;
+  at.interval = { loss: 0, steps: 0, tokens: 0, seconds: 0 };
+  const loss = sum / steps;
+  const bits = loss / Math.LN2;
+  return {
+    step: at.step,
+    tokens: at.tokens,
+    loss,
+    bitsPerToken: bits,
+    bitsPerByte: bytes ? bits : null,
+    lr,
+    gradNorm,
+    tokensPerSecond: seconds > 0 ? tokens / seconds : 0,
+    elapsedSeconds: at.elapsedSeconds,
+    validation: validation && {
+      loss: validation.loss,
+      perplexity: validation.perplexity,
+      bitsPerToken: validation.bitsPerToken,
+      bitsPerByte: validation.bitsPerByte,
+    },
+  };
+}
+
+function diverged(step: number, { loss, gradNorm }: { loss: number; gradNorm: number }): DivergenceError {
+  return new DivergenceError(
+    `train: expected a finite loss and gradient, got loss ${loss} and gradient norm ${gradNorm} in step ${step}. ` +
+      'The last checkpoint is from before. Try a lower learning rate, a longer warm-up or a smaller clip.',
+  );
+}
+
+/** Lets timers, signals and other requests run: on a CPU device a step never waits for anything by itself. */
+function breathe(): Promise<void> {
+  return new Promise((resolve) => {
+    if (typeof setImmediate === 'function') setImmediate(resolve);
+    else setTimeout(resolve, 0);
+  });
+}
