@@ -192,6 +192,8 @@ test('what is read is a copy: changing it leaves the source alone', async () => 
   const opened = await openSafetensors(memorySource(bytes));
   (await opened.readAsF32('a'))[0] = 9;
   expect(await opened.readAsF32('a')).toEqual(Float32Array.of(1, 2));
+  const fromBuffer = await openSafetensors(memorySource(Buffer.from(bytes)));
+  expect(await fromBuffer.readAsF32('a')).toEqual(Float32Array.of(1, 2));
 });
 
 describe('writing', () => {
