@@ -5,7 +5,7 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { contentHash, filesUnder } from './files.mjs';
-import { ROOT, ScriptError, stage, tool } from './run.mjs';
+import { ROOT, run, ScriptError, stage, tool } from './run.mjs';
 
 const DIST = join(ROOT, 'dist');
 const STAMP = join(ROOT, '.cache/typescript.stamp');
@@ -40,10 +40,13 @@ async function buildTypeScript(force) {
   writeFileSync(STAMP, hash);
 }
 
+/** In a process of its own: the compiler is WebAssembly itself and would block the event loop of this one. */
 async function buildWasm(force) {
-  const { buildWasm: make } = await import('../build-wasm.mjs');
-  const { ok, reason } = await make({ force });
-  if (!ok) throw new ScriptError(`build: the WebAssembly kernels failed: ${reason}`);
+  const script = join(ROOT, 'scripts/build-wasm.mjs');
+  const { code, output } = await run(process.execPath, [script, ...(force ? ['--force'] : [])], {
+    capture: true,
+  });
+  if (code !== 0) throw new ScriptError(`${output.trim()}\nbuild: the WebAssembly kernels failed.`);
 }
 
 /**
@@ -52,9 +55,9 @@ async function buildWasm(force) {
  */
 export async function build({ force = false, strict = false } = {}) {
   await stage('library: compiling', () => buildTypeScript(force));
-  await stage('kernels: building WebAssembly', () => buildWasm(force));
   const { buildNative } = await import('../build-native.mjs');
-  const { ok, reason } = await stage('kernels: building the native addon', () => buildNative({ force }));
+  const both = () => Promise.all([buildNative({ force }), buildWasm(force)]);
+  const [{ ok, reason }] = await stage('kernels: compiling for this machine and for WebAssembly', both);
   if (ok) return;
   if (strict && reason.includes(' failed:')) throw new ScriptError(`build: ${reason}`);
   console.error(`kernels: no native addon, WebAssembly takes over (${reason})`);

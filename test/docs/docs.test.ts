@@ -28,6 +28,9 @@ const documents = [
 const textOf = (name: string): string => readFileSync(join(ROOT, name), 'utf8');
 const blocks = documents.flatMap((name) => codeBlocks(name, textOf(name)));
 
+/** Parsed library files, shared by all programs of this file. */
+const parsed = new Map<string, ts.SourceFile | undefined>();
+
 /** Type errors of blocks, each as a module of its own that imports the package by its name. */
 function typeErrors(checked: readonly Block[]): string[] {
   const { config } = ts.readConfigFile(join(ROOT, 'tsconfig.test.json'), ts.sys.readFile);
@@ -43,9 +46,9 @@ function typeErrors(checked: readonly Block[]): string[] {
   host.readFile = (path) => virtual(path) ?? readFile(path);
   host.getSourceFile = (path, settings, ...rest) => {
     const text = virtual(path);
-    return text === undefined
-      ? getSourceFile(path, settings, ...rest)
-      : ts.createSourceFile(path, text, settings);
+    if (text !== undefined) return ts.createSourceFile(path, text, settings);
+    if (!parsed.has(path)) parsed.set(path, getSourceFile(path, settings, ...rest));
+    return parsed.get(path);
   };
   const program = ts.createProgram([...byPath.keys()], options, host);
   return [...byPath].flatMap(([path, block]) => {
