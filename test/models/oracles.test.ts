@@ -1,0 +1,138 @@
+/**
+ * Whole models against stored float64 results of independent implementations, on every device: logits at every stored length, the residual
+ * stream, recurrent states, step logits, greedy tokens, all gradients. Bounds of docs/numerics.md: 2e-5 absolute for logits (|logits| up to
+ * 6.5), 1e-4 relative for gradients. The AdamW trace is in test/train/adamw.test.ts.
+ */
+import { describe, expect, test } from 'vitest';
+import { type Backend, withDevice } from '../../src/backend/backend.ts';
+import { openPretrained } from '../../src/io/pretrained.node.ts';
+import { LanguageModel } from '../../src/models/language-model.ts';
+import type { State } from '../../src/models/state.ts';
+import { scope } from '../../src/tensor/scope.ts';
+import { backward } from '../../src/tensor/tape.ts';
+import { Tensor } from '../../src/tensor/tensor.ts';
+import { devices } from '../kernels/devices.ts';
+import { fixturePath, maxAbsDiff, readFixture, relativeError, rowsOf } from '../support/oracle.ts';
+
+const LOGITS = 2e-5;
+const GRADIENTS = 1e-4;
+
+async function load(name: string, device: Backend): Promise<LanguageModel> {
+  const files = await openPretrained(fixturePath(`${name}/hf`));
+  const model = withDevice(device, () => new LanguageModel(files.config, { seed: null }));
+  for (const [path, tensor] of model.namedParameters()) tensor.write(await files.tensor(path));
+  await files.close();
+  return model;
+}
+
+/** The stored files name parameters as the original checkpoints do. */
+const originalName = (path: string) => path.replace('backbone.', '').replace('embeddings.', 'embedding.');
+
+describe.each(devices)('on $label', ({ backend }) => {
+  describe.each(['mamba1-tied', 'mamba1-odd', 'mamba1-bf16'])('%s', async (name) => {
+    const expected = await readFixture(`${name}/expected.safetensors`);
+    const grads = await readFixture(`${name}/grads.safetensors`);
+    const model = await load(name, backend);
+    const { n_layer } = model.config;
+    const on = <T>(fn: () => T): T => withDevice(backend, fn);
+    const stored = (key: string) => expected(key).data;
+
+    async function expectState(state: State, prefix: string) {
+      for (const [i, layer] of state.layers.entries()) {
+        for (const part of ['conv', 'ssm'] as const) {
+          const difference = maxAbsDiff(await layer[part].floats(), stored(`${prefix}.layer${i}.${part}`));
+          expect(difference, `${prefix} layer ${i} ${part}`).toBeLessThan(LOGITS);
+        }
+      }
+    }
+
+    test.each(['S1', 'S7', 'S64'])('logits at %s', async (length) => {
+      const { logits } = on(() => model.forward(rowsOf(expected(`input_ids.${length}`))));
+      expect(maxAbsDiff(await logits.floats(), stored(`logits.${length}`))).toBeLessThan(LOGITS);
+    });
+
+    test('logits at S257, at the stored positions', async () => {
+      const { logits } = on(() => model.forward(rowsOf(expected('input_ids.S257'))));
+      const [b, l, v] = logits.dims(3);
+      const all = await logits.floats();
+      const positions = [...stored('logits.S257.positions')];
+      const chosen = Array.from({ length: b }, (_, row) =>
+        positions.map((t) => all.subarray((row * l + t) * v, (row * l + t + 1) * v)),
+      ).flat();
+      const flat = Float32Array.from(chosen.flatMap((part) => [...part]));
+      expect(maxAbsDiff(flat, stored('logits.S257'))).toBeLessThan(LOGITS);
+    });
+
+    test('the residual stream after every block and the final norm', async () => {
+      const { hidden } = on(() => model.forward(rowsOf(expected('input_ids.S7')), { hiddenStates: true }));
+      expect(hidden).toHaveLength(n_layer + 1);
+      for (const [i, h] of hidden.entries()) {
+        const key = i < n_layer ? `hidden.S7.layer${i}` : 'hidden.S7.final_norm';
+        expect(relativeError(await h.floats(), stored(key)), key).toBeLessThan(LOGITS);
+      }
+    });
+
+    test('states after a prefix, then step by step', async () => {
+      const rows = rowsOf(expected('input_ids.S64'));
+      const cut = stored('state.prefix_len')[0]!;
+      const prefix = on(() => model.forward(rows.map((row) => row.slice(0, cut))));
+      await expectState(prefix.state, 'state.after_prefix');
+      const [b, steps, v] = expected('step.logits').shape as [number, number, number];
+      const all = new Float32Array(b * steps * v);
+      let { state } = prefix;
+      for (let i = 0; i < steps; i++) {
+        const out = on(() =>
+          model.step(
+            rows.map((row) => row[cut + i]!),
+            state,
+          ),
+        );
+        state = out.state;
+        const logits = await out.logits.floats();
+        for (let row = 0; row < b; row++) all.set(logits.subarray(row * v, (row + 1) * v), (row * steps + i) * v);
+      }
+      expect(maxAbsDiff(all, stored('step.logits'))).toBeLessThan(LOGITS);
+      expect(state.tokens).toEqual(new Array(b).fill(cut + steps));
+      await expectState(state, 'state.after_steps');
+    });
+
+    test('greedy tokens', async () => {
+      const wanted = [...stored('greedy.tokens')];
+      let ids = [...stored('greedy.prompt')];
+      let state: State | null = null;
+      const tokens: number[] = [];
+      while (tokens.length < wanted.length) {
+        const out = on(() => model.forward([ids], { state, lastOnly: true }));
+        const logits = await out.logits.floats();
+        const best = logits.indexOf(Math.max(...logits.subarray(0, model.config.vocab_size)));
+        tokens.push(best);
+        ids = [best];
+        state = out.state;
+      }
+      expect(tokens).toEqual(wanted);
+    });
+
+    test('the loss and every gradient, with and without recomputation', async () => {
+      const rows = rowsOf(expected('input_ids.S64'));
+      const inputs = rows.map((row) => row.slice(0, -1));
+      const targets = Int32Array.from(rows.flatMap((row) => row.slice(1)));
+      for (const checkpointing of [false, true]) {
+        const loss = on(() =>
+          scope(() => {
+            const labels = Tensor.from(targets, [rows.length, targets.length / rows.length]);
+            const out = model.loss(inputs, labels, { checkpointing });
+            backward(out.loss);
+            return out.loss;
+          }),
+        );
+        const exact = stored('loss.S64')[0]!;
+        expect(Math.abs((await loss.item()) - exact)).toBeLessThan(LOGITS);
+        for (const [path, tensor] of model.namedParameters()) {
+          const key = originalName(path);
+          expect(relativeError(await tensor.grad!.floats(), grads(key).data), key).toBeLessThan(GRADIENTS);
+        }
+        model.zeroGrad();
+      }
+    });
+  });
+});
