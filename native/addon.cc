@@ -5,6 +5,7 @@
 //   Device: isa, threads, reservedBytes, kernels: { name, operands }[]
 //           bind(Float64Array)                where run() finds its operands
 //           run(index), write(byteOffset, typedArray), read(byteOffset, typedArray)
+//           peak(iterations)                  register-only multiply-adds; returns the operations done
 //
 // Every environment (main thread, worker) has its own devices; they live until the environment ends.
 #define NAPI_VERSION 8
@@ -28,6 +29,8 @@ struct Device {
   char* arena;
   size_t reserved;
   Pool* pool;
+  int threads;
+  Variant variant;
   const Entry** entries;  // flat, in table order
   int count;
   const double* operands;
@@ -176,7 +179,20 @@ napi_value variants(napi_env env, napi_callback_info) {
   return list;
 }
 
-bool flatten(Device* device, const Family* families) {
+napi_value peak(napi_env env, napi_callback_info info) {
+  size_t argc = 1;
+  napi_value argv[1], result;
+  Device* device;
+  int64_t iterations;
+  TRY(napi_get_cb_info(env, info, &argc, argv, nullptr, (void**)&device));
+  TRY(napi_get_value_int64(env, argv[0], &iterations));
+  const Ctx ctx = {pool_run, device->pool};
+  TRY(napi_create_double(env, device->variant.peak(ctx, device->threads, iterations), &result));
+  return result;
+}
+
+bool flatten(Device* device) {
+  const Family* families = device->variant.families;
   for (int i = 0; i < FAMILIES; i++) device->count += families[i].count;
   device->entries = (const Entry**)calloc(device->count, sizeof(Entry*));
   if (!device->entries) return false;
@@ -186,12 +202,12 @@ bool flatten(Device* device, const Family* families) {
   return true;
 }
 
-napi_value describe(napi_env env, const Device* device, const char* isa, int threads) {
+napi_value describe(napi_env env, const Device* device) {
   napi_value result, value, kernels;
   TRY(napi_create_object(env, &result));
-  TRY(napi_create_string_utf8(env, isa, NAPI_AUTO_LENGTH, &value));
+  TRY(napi_create_string_utf8(env, device->variant.name, NAPI_AUTO_LENGTH, &value));
   TRY(napi_set_named_property(env, result, "isa", value));
-  TRY(napi_create_int32(env, threads, &value));
+  TRY(napi_create_int32(env, device->threads, &value));
   TRY(napi_set_named_property(env, result, "threads", value));
   TRY(napi_create_double(env, (double)device->reserved, &value));
   TRY(napi_set_named_property(env, result, "reservedBytes", value));
@@ -209,7 +225,7 @@ napi_value describe(napi_env env, const Device* device, const char* isa, int thr
   const struct {
     const char* name;
     napi_callback callback;
-  } functions[] = {{"bind", bind}, {"run", run}, {"write", write}, {"read", read}};
+  } functions[] = {{"bind", bind}, {"run", run}, {"write", write}, {"read", read}, {"peak", peak}};
   for (const auto& f : functions) {
     TRY(napi_create_function(env, f.name, NAPI_AUTO_LENGTH, f.callback, (void*)device, &value));
     TRY(napi_set_named_property(env, result, f.name, value));
@@ -236,15 +252,17 @@ napi_value open(napi_env env, napi_callback_info info) {
 
   Device* device = (Device*)calloc(1, sizeof(Device));
   if (!device) return fail(env, "open: out of memory.");
+  device->variant = found[choice];
+  device->threads = threads;
   device->arena = reserve_arena(&device->reserved);
-  if (device->arena && flatten(device, found[choice].families)) device->pool = pool_create(threads);
+  if (device->arena && flatten(device)) device->pool = pool_create(threads);
   if (!device->pool) {
     destroy_device(device);
     return fail(env, "open: the system refused the address space or the threads. Raise its limits or set MAMBA_THREADS=1.");
   }
   device->next = environment->devices;
   environment->devices = device;
-  return describe(env, device, found[choice].name, threads);
+  return describe(env, device);
 }
 
 }  // namespace

@@ -8,17 +8,17 @@ int supported_variants(Variant* out) {
   int count = 0;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
-    out[count++] = {"avx512", avx512::families()};
+    out[count++] = {"avx512", avx512::families(), avx512::peak};
   // Every CPU with AVX2 and FMA also has F16C (both came together, Haswell and Zen).
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) out[count++] = {"avx2", avx2::families()};
-  out[count++] = {"sse2", sse2::families()};
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) out[count++] = {"avx2", avx2::families(), avx2::peak};
+  out[count++] = {"sse2", sse2::families(), sse2::peak};
   return count;
 }
 
 #elif defined(__aarch64__)
 
 int supported_variants(Variant* out) {
-  out[0] = {"neon", neon::families()};
+  out[0] = {"neon", neon::families(), neon::peak};
   return 1;
 }
 

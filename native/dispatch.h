@@ -11,16 +11,23 @@ struct Family {
 struct Variant {
   const char* name;         // avx512, avx2, sse2, neon, simd128
   const Family* families;   // FAMILIES of them
+  // Runs register-only multiply-adds on every thread; returns the floating-point operations done.
+  double (*peak)(const Ctx& ctx, int64_t threads, int64_t iterations);
 };
 
 constexpr int FAMILIES = 8;
 
 // Defined once per instruction set, by isa.cc.
-namespace sse2 { const Family* families(); }
-namespace avx2 { const Family* families(); }
-namespace avx512 { const Family* families(); }
-namespace neon { const Family* families(); }
-namespace simd128 { const Family* families(); }
+#define MAMBA_DECLARE(isa)   \
+  namespace isa {            \
+  const Family* families();  \
+  double peak(const Ctx& ctx, int64_t threads, int64_t iterations); \
+  }
+MAMBA_DECLARE(sse2)
+MAMBA_DECLARE(avx2)
+MAMBA_DECLARE(avx512)
+MAMBA_DECLARE(neon)
+MAMBA_DECLARE(simd128)
 
 // The variants that this CPU can run, best first. Returns how many were written to `out` (at most 4).
 int supported_variants(Variant* out);

@@ -26,6 +26,7 @@ interface AddonDevice {
   run(kernel: number): void;
   write(byteOffset: number, data: TypedArray): void;
   read(byteOffset: number, into: TypedArray): void;
+  peak(iterations: number): number;
 }
 
 export interface NativeOptions {
@@ -40,18 +41,19 @@ const MAX_THREADS = 1024;
 const packageRoot = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const load = createRequire(import.meta.url);
 
-/** Where an addon may be, best first. */
+/** Where an addon may be, best first; the same places as in scripts/build-native.mjs. */
 function candidates(): string[] {
   const forced = process.env.MAMBA_NATIVE;
   if (forced) return [forced];
-  const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as {
-    version: string;
-  };
-  const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
-  return [
-    join(packageRoot, 'native', 'build', 'mamba.node'),
-    join(cache, 'mamba-ts', `${version}-${process.platform}-${process.arch}`, 'mamba.node'),
-  ];
+  const paths = [join(packageRoot, 'native', 'build', 'mamba.node')];
+  const manifest = join(packageRoot, 'package.json');
+  // Absent when an application bundles this file; then MAMBA_NATIVE tells where the addon is.
+  if (existsSync(manifest)) {
+    const { version } = JSON.parse(readFileSync(manifest, 'utf8')) as { version: string };
+    const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
+    paths.push(join(cache, 'mamba-ts', `${version}-${process.platform}-${process.arch}`, 'mamba.node'));
+  }
+  return paths;
 }
 
 /** Throws UnsupportedError that lists every path with the reason why it did not load. */
@@ -73,7 +75,7 @@ function loadAddon(): Addon {
   }
   throw new UnsupportedError(
     `native: expected a compiled addon, got none. Tried\n${tried.join('\n')}\n` +
-      'Run `npm run build` with a C++ compiler installed, or use the wasm device.',
+      'Run `npm run build` with a C++ compiler installed, set MAMBA_NATIVE to its path, or use the wasm device.',
   );
 }
 
@@ -103,15 +105,35 @@ function chooseThreads(wanted: number | undefined): number {
   return threads;
 }
 
+function openAddon(options: NativeOptions): { isa: string; threads: number; device: AddonDevice } {
+  const addon = loadAddon();
+  const isa = chooseIsa(addon.variants(), options.isa);
+  const threads = chooseThreads(options.threads);
+  return { isa, threads, device: addon.open(isa, threads) };
+}
+
+/**
+ * The machine's float32 limit in operations per second: multiply-adds that never leave the registers, on all threads,
+ * the best of several short runs. What benches compare with.
+ */
+export function measurePeak(options: NativeOptions = {}): number {
+  const { device } = openAddon(options);
+  const iterations = 2e6;
+  let best = 0;
+  for (let run = 0; run < 20; run++) {
+    const start = performance.now();
+    const operations = device.peak(iterations);
+    best = Math.max(best, operations / ((performance.now() - start) / 1000));
+  }
+  return best;
+}
+
 /**
  * Opens a native device with its own memory and threads; they last until the process (or worker) ends.
  * Throws UnsupportedError when no addon can be loaded, ConfigError for a bad option.
  */
 export function openNative(options: NativeOptions = {}): Backend {
-  const addon = loadAddon();
-  const isa = chooseIsa(addon.variants(), options.isa);
-  const threads = chooseThreads(options.threads);
-  const device = addon.open(isa, threads);
+  const { isa, threads, device } = openAddon(options);
   const operands = new Float64Array(MAX_OPERANDS);
   device.bind(operands);
   const host: CpuHost = {
