@@ -54,37 +54,36 @@ export async function* readChunks(
 }
 
 /** Enough to encode at once, little enough for flat memory. */
-const PIECE_CHARS = 1 << 18;
+const PIECE_CHARS = 1 << 16;
 
 async function* decodeText(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
   const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   let rest = '';
-  for await (const chunk of chunks) {
-    rest += decoder.decode(chunk, { stream: true });
-    while (rest.length > 2 * PIECE_CHARS) {
-      const cut = cutPosition(rest);
-      yield rest.slice(0, cut);
-      rest = rest.slice(cut);
-    }
-  }
+  for await (const chunk of chunks) rest = yield* cutLong(rest + decoder.decode(chunk, { stream: true }));
   yield* cutText(rest + decoder.decode());
 }
 
 function* cutText(text: string): Generator<string> {
+  const rest = yield* cutLong(text);
+  if (rest.length > 0) yield rest;
+}
+
+/** Yields pieces as long as plenty of text is left; returns what is left. */
+function* cutLong(text: string): Generator<string, string> {
   let rest = text;
   while (rest.length > 2 * PIECE_CHARS) {
     const cut = cutPosition(rest);
     yield rest.slice(0, cut);
     rest = rest.slice(cut);
   }
-  if (rest.length > 0) yield rest;
+  return rest;
 }
 
 /**
  * Where to cut a long text: behind a single line break, else before a single space, both between visible characters.
  * GPT-2's pattern and its successors split there anyway, so the ids are those of the whole text. A text without any
  * such place is cut between two characters, and tokenizers that put a space before every text put one there: one
- * token in some 100,000.
+ * token in 65,536 characters.
  */
 function cutPosition(text: string): number {
   for (const [pattern, offset] of [

@@ -1,9 +1,10 @@
 /** Downloads a file over HTTP: resumes after a drop or a restart, retries with growing pauses, renames when complete. */
-import { type FileHandle, mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { closeSync, fsyncSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { MambaError } from '../base/errors.ts';
-import { fileError, readTextIfPresent, writeFileAtomic } from '../io/file.ts';
+import { fileError, readTextIfPresent } from '../io/file.ts';
 
 /** The server or the network refused a download. `cause` is the underlying error, if there is one. */
 export class DownloadError extends MambaError {
@@ -56,30 +57,33 @@ export async function downloadFile(url: string, path: string, options: DownloadO
 /** An attempt that is worth repeating. */
 class Dropped extends Error {}
 
+/**
+ * Writes synchronously: when a connection breaks, the stream forgets what nobody has read yet, so nothing may make the
+ * reader wait.
+ */
 async function attempt(url: string, part: string, options: DownloadOptions): Promise<void> {
   const resume = await resumePoint(url, part);
   const controller = new AbortController();
-  const stalled = (): void => controller.abort(new Error('no answer'));
-  const timer = setTimeout(stalled, options.stallMs ?? 60_000);
+  const timer = setTimeout(() => controller.abort(new Error('no answer')), options.stallMs ?? 60_000);
   try {
     const headers: Record<string, string> = { 'accept-encoding': 'identity' };
     if (resume) Object.assign(headers, { range: `bytes=${resume.bytes}-`, 'if-range': resume.validator });
     const response = await fetch(url, { headers, signal: controller.signal }).catch(dropped);
     const { start, total } = await plan(response, url, part, resume?.bytes ?? 0);
-    if (start === 0) await rememberValidator(url, part, response.headers);
-    const file = await open(part, start === 0 ? 'w' : 'a');
+    if (start === 0) rememberValidator(url, part, response.headers);
+    const file = openSync(part, start === 0 ? 'w' : 'a');
     try {
       let doneBytes = start;
       for await (const chunk of bodyOf(response)) {
         timer.refresh();
-        await writeAll(file, chunk);
+        for (let at = 0; at < chunk.length; ) at += writeSync(file, chunk, at);
         doneBytes += chunk.length;
         options.onProgress?.({ doneBytes, totalBytes: total });
       }
       if (total !== null && doneBytes !== total) throw new Dropped(`${doneBytes} of ${total} bytes`);
-      await file.sync();
+      fsyncSync(file);
     } finally {
-      await file.close();
+      closeSync(file);
     }
   } finally {
     clearTimeout(timer);
@@ -128,10 +132,6 @@ function dropped(error: unknown): never {
   throw new Dropped(reason, { cause: error });
 }
 
-async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length; ) at += (await file.write(bytes, at)).bytesWritten;
-}
-
 interface Validator {
   url: string;
   validator: string;
@@ -151,14 +151,13 @@ async function resumePoint(url: string, part: string): Promise<{ bytes: number; 
 }
 
 /** Without a strong ETag or a date there is no safe way to resume, and nothing is remembered. */
-async function rememberValidator(url: string, part: string, headers: Headers): Promise<void> {
+function rememberValidator(url: string, part: string, headers: Headers): void {
   const etag = headers.get('etag');
   const validator = etag !== null && !etag.startsWith('W/') ? etag : headers.get('last-modified');
-  await rm(`${part}.json`, { force: true });
-  await rm(part, { force: true });
-  if (validator !== null) {
-    await writeFileAtomic(`${part}.json`, JSON.stringify({ url, validator } satisfies Validator));
-  }
+  rmSync(part, { force: true }); // before the validator changes, so that the two never mix
+  rmSync(`${part}.json`, { force: true });
+  if (validator !== null)
+    writeFileSync(`${part}.json`, JSON.stringify({ url, validator } satisfies Validator));
 }
 
 async function sizeOf(path: string): Promise<number> {
