@@ -1,4 +1,4 @@
-/** `npm run bench [name] [-- options]`: runs one program of bench/, or lists them. */
+/** `npm run bench [name] [-- options]`: runs one program of bench/, or lists them. Files that begin with _ are helpers. */
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from './lib/build.mjs';
