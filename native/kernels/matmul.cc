@@ -86,8 +86,13 @@ static void matmul_pack_a(const MatmulShape& s, const float* a, int64_t i, int r
     return;
   }
   const float* from = a + p * s.lda + i;
-  for (int64_t q = 0; q < kc; q++, from += s.lda, to += rows)
-    for (int r = 0; r < rows; r++) to[r] = from[r];
+  for (int64_t q = 0; q < kc; q++, from += s.lda, to += rows) {
+    for (int x = 0; x < rows; x += W) {
+      // Whole vectors wherever the row of a has them; what is written too much is overwritten by the next row.
+      const int64_t left = s.m - i - x;
+      vstore(to + x, left >= W ? vload(from + x) : vload_part(from + x, (int)left));
+    }
+  }
 }
 
 // 4 x 4 transposition: the same instructions on every set, and all the speed that packing needs.
@@ -132,7 +137,7 @@ static void matmul_pack_b(const MatmulShape& s, const float* b, int64_t j, int64
 static void matmul_tile(const MatmulShape& s, const float* a, const float* b, float* c, const float* bias, int64_t i0,
                         int64_t i1, int64_t j0, int64_t j1, char* scratch) {
   float* packed_a = (float*)scratch;
-  float* packed_b = packed_a + MM_ROWS * MM_KC;
+  float* packed_b = packed_a + MM_ROWS * MM_KC + W;
   const int64_t blocks = s.k > 0 ? (s.k + MM_KC - 1) / MM_KC : 1;
   const int64_t slivers = (i1 - i0 + MM_ROWS - 1) / MM_ROWS;
   for (int64_t block = 0; block < blocks; block++) {
@@ -157,6 +162,8 @@ static void matmul_tile(const MatmulShape& s, const float* a, const float* b, fl
     }
   }
 }
+
+#include "matvec.cc"
 
 struct MatmulTiles {
   int64_t rows, columns;  // how many, along m and n
@@ -187,6 +194,14 @@ static void matmul_kernel(const Args& args, const Ctx& ctx) {
   s.lda = s.transA ? s.m : s.k;
   s.ldb = s.transB ? s.k : s.n;
   if (s.m == 0 || s.n == 0) return;
+  if (matvec_fits(s)) {
+    const int64_t columns = (MV_CHUNK / (s.k + 1) + MV_STREAMS) / MV_STREAMS * MV_STREAMS;
+    const int64_t pieces = (s.n + columns - 1) / columns;
+    return ctx.parallel(batch * pieces, [&](int64_t task, char*) {
+      const int64_t item = task / pieces, j0 = task % pieces * columns, j1 = j0 + columns < s.n ? j0 + columns : s.n;
+      matvec_rows(s, a + item * strideA, b + item * strideB, c + item * strideC, bias, j0, j1);
+    });
+  }
   const MatmulTiles tiles = matmul_tiles(s, batch);
   ctx.parallel(batch * tiles.rows * tiles.columns, [&](int64_t task, char* scratch) {
     const int64_t column = task % tiles.columns, row = task / tiles.columns % tiles.rows;

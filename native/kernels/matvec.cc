@@ -1,0 +1,71 @@
+// The product of a few rows with a stored-transposed matrix, c[m][n] = a[m] . b[n]: one token through a linear layer.
+// The weights are read once, straight from memory, several rows at a time: nothing is packed. Included by matmul.cc.
+
+// Rows of b that are read side by side, and rows of a that share one reading.
+constexpr int MV_STREAMS = 8;
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int MV_ROWS = 4, MV_SHARED_STREAMS = 4;  // 16 accumulators, 8 operands
+#else
+constexpr int MV_ROWS = 2, MV_SHARED_STREAMS = 4;  // 8 accumulators, 6 operands
+#endif
+// From this many rows of a on, packing pays.
+constexpr int64_t MV_LIMIT = 16;
+// Elements of b per task.
+constexpr int64_t MV_CHUNK = 1 << 16;
+
+// c[R][S] = a[R][k] . b[S][k]
+template <int R, int S>
+static void matvec_dots(const MatmulShape& s, const float* a, const float* b, float* c, const float* bias) {
+  vf acc[R][S];
+  MM_UNROLL for (int r = 0; r < R; r++) MM_UNROLL for (int t = 0; t < S; t++) acc[r][t] = vset1(0.0f);
+  int64_t p = 0;
+  for (; p + W <= s.k; p += W) {
+    vf ar[R];
+    MM_UNROLL for (int r = 0; r < R; r++) ar[r] = vload(a + r * s.k + p);
+    MM_UNROLL for (int t = 0; t < S; t++) {
+      const vf bt = vload(b + t * s.k + p);
+      MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(ar[r], bt, acc[r][t]);
+    }
+  }
+  if (p < s.k) {
+    const int rest = (int)(s.k - p);
+    vf ar[R];
+    MM_UNROLL for (int r = 0; r < R; r++) ar[r] = vload_part(a + r * s.k + p, rest);
+    MM_UNROLL for (int t = 0; t < S; t++) {
+      const vf bt = vload_part(b + t * s.k + p, rest);
+      MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(ar[r], bt, acc[r][t]);
+    }
+  }
+  for (int r = 0; r < R; r++) {
+    for (int t = 0; t < S; t++) {
+      float sum = hsum(acc[r][t]);
+      if (bias) sum += bias[t];
+      c[r * s.n + t] = s.accumulate ? c[r * s.n + t] + sum : sum;
+    }
+  }
+}
+
+// R rows of a with columns [j0, j1) of c, S at a time.
+template <int R, int S>
+static void matvec_columns(const MatmulShape& s, const float* a, const float* b, float* c, const float* bias, int64_t j0,
+                           int64_t j1) {
+  int64_t j = j0;
+  for (; j + S <= j1; j += S) matvec_dots<R, S>(s, a, b + j * s.k, c + j, bias ? bias + j : nullptr);
+  for (; j < j1; j++) matvec_dots<R, 1>(s, a, b + j * s.k, c + j, bias ? bias + j : nullptr);
+}
+
+static void matvec_rows(const MatmulShape& s, const float* a, const float* b, float* c, const float* bias, int64_t j0,
+                        int64_t j1) {
+  if (s.m == 1) return matvec_columns<1, MV_STREAMS>(s, a, b, c, bias, j0, j1);
+  // A few weights at a time, so that they stay in the first cache for all rows of a.
+  constexpr int64_t STEP = MV_SHARED_STREAMS;
+  for (int64_t j = j0; j < j1; j += STEP) {
+    const int64_t end = j + STEP < j1 ? j + STEP : j1;
+    int64_t i = 0;
+    for (; i + MV_ROWS <= s.m; i += MV_ROWS)
+      matvec_columns<MV_ROWS, MV_SHARED_STREAMS>(s, a + i * s.k, b, c + i * s.n, bias, j, end);
+    for (; i < s.m; i++) matvec_columns<1, MV_SHARED_STREAMS>(s, a + i * s.k, b, c + i * s.n, bias, j, end);
+  }
+}
+
+static bool matvec_fits(const MatmulShape& s) { return s.m <= MV_LIMIT && s.transB && (!s.transA || s.m == 1); }
