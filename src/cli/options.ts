@@ -1,0 +1,53 @@
+/** Options that several commands share, and the reading of their values. A bad value is a usage error (exit code 2). */
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { DeviceName } from '../index.node.ts';
+
+const DEVICES: readonly DeviceName[] = ['native', 'wasm', 'reference'];
+
+/** What every command takes: --json and --device. */
+export function addCommonOptions(command: Command): Command {
+  return command
+    .option('--json', 'print one JSON document on stdout; progress goes to stderr')
+    .addOption(
+      new Option('--device <name>', 'where to compute (default: MAMBA_DEVICE, else the fastest)').choices(
+        DEVICES,
+      ),
+    );
+}
+
+export function addModelOption(command: Command): Command {
+  return command.requiredOption('--model <path>', 'a model folder, or a weights file beside its config.json');
+}
+
+/** For commander: any finite number in [min, max]. */
+export function number(min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY) {
+  return (text: string): number => {
+    const value = text.trim() === '' ? Number.NaN : Number(text);
+    if (Number.isFinite(value) && value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`expected a number in [${min}, ${max}].`);
+  };
+}
+
+/** For commander: an integer in [min, max]. */
+export function integer(min = 0, max = Number.MAX_SAFE_INTEGER) {
+  return (text: string): number => {
+    const value = number(min, max)(text);
+    if (Number.isInteger(value)) return value;
+    throw new InvalidArgumentError('expected an integer.');
+  };
+}
+
+/** For commander: an option that may be repeated. */
+export function collect(text: string, before: string[] = []): string[] {
+  return [...before, text];
+}
+
+/** Rows of ids from "1,2,3;4,5,6". */
+export function idRows(text: string): number[][] {
+  return text.split(';').map((row) =>
+    row.split(',').map((id) => {
+      if (/^\s*\d+\s*$/.test(id)) return Number(id);
+      throw new InvalidArgumentError(`expected rows such as "1,2,3;4,5,6", got ${JSON.stringify(id)}.`);
+    }),
+  );
+}

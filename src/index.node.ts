@@ -1,0 +1,26 @@
+/** `mamba-ts` in Node: all of index.ts, the native device (opened by itself), models and corpora on disk. */
+import { registerBackend, setDefaultDevice } from './backend/backend.ts';
+import { nativeFactory, wasmFileFactory } from './backend/native.ts';
+import { openDefaultDevice } from './default-device.node.ts';
+
+export { isaVariants, type NativeOptions, openNative, openWasmFile } from './backend/native.ts';
+export { onDeviceNotice, openDefaultDevice } from './default-device.node.ts';
+export * from './index.ts';
+export {
+  type Checkpoint,
+  type CheckpointContent,
+  loadCheckpoint,
+  type NamedTensor,
+  saveCheckpoint,
+} from './io/checkpoint.node.ts';
+export { FileError, fileSource, readText, writeFileAtomic } from './io/file.ts';
+export { openPretrained, openTensorFile, type Pretrained } from './io/pretrained.node.ts';
+export { type LoadModelOptions, loadModel, saveModel } from './load-model.node.ts';
+export { type CorpusOptions, type CorpusProgress, openCorpus } from './train/corpus.node.ts';
+export { type CorpusFile, listCorpusFiles } from './train/corpus-files.node.ts';
+export { type Enwik8, type Enwik8Options, openEnwik8 } from './train/enwik8.node.ts';
+
+// After index.ts has run: these take the place of the browser's.
+registerBackend(wasmFileFactory);
+registerBackend(nativeFactory);
+setDefaultDevice(openDefaultDevice);

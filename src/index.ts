@@ -1,0 +1,55 @@
+/**
+ * `mamba-ts` where there is no Node: tensors, modules, models, text, generation, and the wasm and reference devices.
+ * Call `await useDevice('wasm')` before making tensors. index.node.ts adds files and the native device.
+ */
+import './tensor/fluent.ts';
+import { registerBackend } from './backend/backend.ts';
+import { referenceFactory } from './backend/reference/index.ts';
+import { wasmFactory } from './backend/wasm.ts';
+
+export {
+  type Backend,
+  currentDevice,
+  type DeviceName,
+  type MemoryStats,
+  openDevice,
+  registerBackend,
+  registeredDevices,
+  useDevice,
+  withDevice,
+} from './backend/backend.ts';
+export { createReference } from './backend/reference/index.ts';
+export { openWasm } from './backend/wasm.ts';
+export type { DType, TypedArray } from './base/dtype.ts';
+export {
+  ConfigError,
+  DTypeError,
+  FormatError,
+  MambaError,
+  ShapeError,
+  StateError,
+  UnsupportedError,
+} from './base/errors.ts';
+export { Rng } from './base/rng.ts';
+export type { Shape } from './base/shape.ts';
+export { type ByteSource, memorySource } from './base/source.ts';
+export * from './generate/index.ts';
+export {
+  type ModelConfig,
+  type ModelConfigInput,
+  paddedVocabSize,
+  resolveConfig,
+} from './models/config.ts';
+export { type ForwardOptions, type ForwardResult, type Ids, LanguageModel } from './models/language-model.ts';
+export { type LayerState, State, type StateModel } from './models/state.ts';
+export * from './nn/index.ts';
+export * from './ops/index.ts';
+export * from './tensor/primitives.ts';
+export { keep, scope, TENSORS, type TensorOwner } from './tensor/scope.ts';
+export { backward, backwardFrom, gradEnabled, noGrad, recompute } from './tensor/tape.ts';
+export { Tensor, type TensorOptions } from './tensor/tensor.ts';
+export * from './text/index.ts';
+export { VERSION } from './version.ts';
+
+registerBackend(wasmFactory);
+registerBackend(referenceFactory);

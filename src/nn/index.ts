@@ -1,0 +1,12 @@
+/** `mamba-ts/nn`: modules, layers and the initial values of parameters. */
+export {
+  aLogParameter,
+  constantParameter,
+  dtBiasParameter,
+  type Init,
+  normalParameter,
+  parameter,
+  uniformParameter,
+} from './init.ts';
+export { Embedding, GatedMlp, gatedMlpWidth, Linear, Norm } from './layers.ts';
+export { Module } from './module.ts';

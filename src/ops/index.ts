@@ -1,0 +1,25 @@
+/** `mamba-ts/ops`: the fused operations. Each has a twin composed from primitives, named `...Ref`, that it is tested against. */
+export {
+  type CausalConvOptions,
+  type CausalConvResult,
+  causalConv1d,
+  causalConv1dRef,
+} from './causal-conv.ts';
+export { crossEntropy, IGNORE_INDEX, tokenLosses, tokenLossesRef } from './cross-entropy.ts';
+export { linear, splitLinear, splitLinearRef } from './linear.ts';
+export {
+  type GatedNormOptions,
+  gatedRmsNorm,
+  layerNorm,
+  type NormOptions,
+  type NormResult,
+  normRef,
+  rmsNorm,
+} from './norm.ts';
+export {
+  type SelectiveScanOptions,
+  type SelectiveScanResult,
+  selectiveScan,
+  selectiveScanRef,
+  selectiveStateUpdate,
+} from './selective-scan.ts';
