@@ -89,7 +89,8 @@ describe.each(devices)('on $label', ({ backend }) => {
         );
         state = out.state;
         const logits = await out.logits.floats();
-        for (let row = 0; row < b; row++) all.set(logits.subarray(row * v, (row + 1) * v), (row * steps + i) * v);
+        for (let row = 0; row < b; row++)
+          all.set(logits.subarray(row * v, (row + 1) * v), (row * steps + i) * v);
       }
       expect(maxAbsDiff(all, stored('step.logits'))).toBeLessThan(LOGITS);
       expect(state.tokens).toEqual(new Array(b).fill(cut + steps));

@@ -53,7 +53,13 @@ async function evaluate(device: Backend, shapes: Record<string, readonly number[
   return values;
 }
 
-async function expectTwins(device: Backend, shapes: Record<string, readonly number[]>, fast: Op, slow: Op, seed = 1) {
+async function expectTwins(
+  device: Backend,
+  shapes: Record<string, readonly number[]>,
+  fast: Op,
+  slow: Op,
+  seed = 1,
+) {
   const a = await evaluate(device, shapes, fast, seed);
   const b = await evaluate(device, shapes, slow, seed);
   for (const [name, value] of Object.entries(b)) {
@@ -61,7 +67,8 @@ async function expectTwins(device: Backend, shapes: Record<string, readonly numb
   }
 }
 
-const int = (values: number[], shape: number[], device: Backend) => Tensor.from(Int32Array.from(values), shape, { device });
+const int = (values: number[], shape: number[], device: Backend) =>
+  Tensor.from(Int32Array.from(values), shape, { device });
 
 describe.each(devices)('twins on $label', ({ backend: device }) => {
   const scanShapes = (b: number, l: number, e: number, n: number, g: number) => ({
@@ -94,10 +101,19 @@ describe.each(devices)('twins on $label', ({ backend: device }) => {
 
   test('selectiveScan with documents and lengths', async () => {
     const [b, l] = [3, 9];
-    const sequenceIds = int([0, 0, 0, 1, 1, 2, 2, 2, 2, 5, 5, 5, 5, 5, 5, 5, 5, 5, 1, 2, 3, 4, 5, 6, 7, 8, 9], [b, l], device);
+    const sequenceIds = int(
+      [0, 0, 0, 1, 1, 2, 2, 2, 2, 5, 5, 5, 5, 5, 5, 5, 5, 5, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+      [b, l],
+      device,
+    );
     const lengths = int([9, 4, 0], [b], device);
     const extra = { sequenceIds, lengths };
-    await expectTwins(device, scanShapes(b, l, 6, 3, 1), scanOp(selectiveScan, extra), scanOp(selectiveScanRef, extra));
+    await expectTwins(
+      device,
+      scanShapes(b, l, 6, 3, 1),
+      scanOp(selectiveScan, extra),
+      scanOp(selectiveScanRef, extra),
+    );
   });
 
   test.each([
@@ -107,7 +123,10 @@ describe.each(devices)('twins on $label', ({ backend: device }) => {
   ])('causalConv1d b=%i l=%i e=%i k=%i, documents and lengths', async (b, l, e, k) => {
     const shapes = { x: [b, l, e], weight: [e, k], bias: [e], window: [b, e, k] };
     const ids = Array.from({ length: b * l }, (_, i) => Math.floor((i % l) / 2));
-    const extra = { sequenceIds: int(ids, [b, l], device), lengths: int([l, Math.max(0, l - 4), 0].slice(0, b), [b], device) };
+    const extra = {
+      sequenceIds: int(ids, [b, l], device),
+      lengths: int([l, Math.max(0, l - 4), 0].slice(0, b), [b], device),
+    };
     for (const options of [{}, extra]) {
       const op =
         (conv: typeof causalConv1d): Op =>
@@ -180,7 +199,9 @@ describe.each(devices)('cross-entropy on $label', ({ backend: device }) => {
   });
 
   test('a target outside the vocabulary is refused', () => {
-    expect(() => withDevice(device, () => crossEntropy(Tensor.ones([1, 5]), int([5], [1], device)))).toThrow(/\[0, 5\)/);
+    expect(() => withDevice(device, () => crossEntropy(Tensor.ones([1, 5]), int([5], [1], device)))).toThrow(
+      /\[0, 5\)/,
+    );
   });
 });
 
@@ -193,7 +214,11 @@ describe.each(devices)('selectiveScan split anywhere equals the whole on $label'
         const shapes = { u: [b, l, e], delta: [b, l, e], A: [e, n], B: [b, l, n], C: [b, l, n], D: [e] };
         const scan = (x: Leaves, from: number, to: number, state: Tensor | null) => {
           const part = (name: string) => slice(x[name]!, 1, from, to);
-          return selectiveScan(part('u'), part('delta'), x.A!, part('B'), part('C'), { D: x.D, deltaSoftplus: true, state });
+          return selectiveScan(part('u'), part('delta'), x.A!, part('B'), part('C'), {
+            D: x.D,
+            deltaSoftplus: true,
+            state,
+          });
         };
         await expectTwins(
           device,

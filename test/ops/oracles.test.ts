@@ -24,8 +24,13 @@ type Run = (input: Inputs, has: (name: string) => boolean, attributes: Attribute
 
 async function load(family: string) {
   const root = new URL('../fixtures/ops/', import.meta.url);
-  const cases = JSON.parse(readFileSync(new URL(`${family}.json`, root), 'utf8')) as Record<string, Attributes>;
-  const file = await openSafetensors(memorySource(readFileSync(new URL(`${family}.safetensors`, root)), family));
+  const cases = JSON.parse(readFileSync(new URL(`${family}.json`, root), 'utf8')) as Record<
+    string,
+    Attributes
+  >;
+  const file = await openSafetensors(
+    memorySource(readFileSync(new URL(`${family}.safetensors`, root)), family),
+  );
   const tensors = new Map<string, Stored>();
   for (const [name, { shape }] of file.tensors) {
     tensors.set(name, { shape, data: (await file.read(name)) as Stored['data'] });
@@ -36,7 +41,8 @@ async function load(family: string) {
 /** (b, d, l) <-> (b, l, d). */
 const swap = (x: Tensor): Tensor => permute(x, [0, 2, 1]);
 /** Token-wise B or C: (b, n, l) or (b, g, n, l) to channels last; constant (d, n) stays. */
-const tokenwise = (x: Tensor): Tensor => (x.shape.length === 3 ? swap(x) : x.shape.length === 4 ? permute(x, [0, 3, 1, 2]) : x);
+const tokenwise = (x: Tensor): Tensor =>
+  x.shape.length === 3 ? swap(x) : x.shape.length === 4 ? permute(x, [0, 3, 1, 2]) : x;
 
 const families: Record<string, Run> = {
   selective_scan: (input, has, { delta_softplus }) => {
@@ -91,12 +97,20 @@ const families: Record<string, Run> = {
       return x.shape.length > keep ? reshape(x, flatHeads(x.shape, name)) : x;
     };
     const optional = (name: string, keep: number) => (has(name) ? flat(name, keep) : null);
-    const { y, state } = selectiveStateUpdate(flat('state', 3), flat('x', 2), flat('dt', 2), flat('A', 2), input('B'), input('C'), {
-      D: optional('D', 1),
-      z: optional('z', 2),
-      dtBias: optional('dt_bias', 1),
-      dtSoftplus: dt_softplus === 1,
-    });
+    const { y, state } = selectiveStateUpdate(
+      flat('state', 3),
+      flat('x', 2),
+      flat('dt', 2),
+      flat('A', 2),
+      input('B'),
+      input('C'),
+      {
+        D: optional('D', 1),
+        z: optional('z', 2),
+        dtBias: optional('dt_bias', 1),
+        dtSoftplus: dt_softplus === 1,
+      },
+    );
     return { y: reshape(y, input('x').shape), state: reshape(state, input('state').shape) };
   },
 };

@@ -1,6 +1,6 @@
 /** A float64 reference device and random inputs for gradient checks. */
 import { createReference } from '../../src/backend/reference/index.ts';
-import { Rng } from '../../src/base/rng.ts';
+import type { Rng } from '../../src/base/rng.ts';
 import { type Shape, sizeOf } from '../../src/base/shape.ts';
 import type { GradcheckInput } from '../../src/tensor/gradcheck.ts';
 

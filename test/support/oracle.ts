@@ -39,7 +39,8 @@ export function rowsOf({ shape, data }: Stored): number[][] {
 }
 
 export function maxAbsDiff(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
-  if (actual.length !== expected.length) throw new Error(`lengths ${actual.length} and ${expected.length} differ`);
+  if (actual.length !== expected.length)
+    throw new Error(`lengths ${actual.length} and ${expected.length} differ`);
   let worst = 0;
   for (let i = 0; i < actual.length; i++) {
     const difference = Math.abs(actual[i]! - expected[i]!);

@@ -46,7 +46,18 @@ describe('gradient rules of the primitives', () => {
       randomInput([3, 4], rng),
     ],
   };
-  for (const op of ['neg', 'exp', 'square', 'sigmoid', 'silu', 'softplus', 'tanh', 'gelu', 'sin', 'cos'] as const) {
+  for (const op of [
+    'neg',
+    'exp',
+    'square',
+    'sigmoid',
+    'silu',
+    'softplus',
+    'tanh',
+    'gelu',
+    'sin',
+    'cos',
+  ] as const) {
     cases[op] = [(a) => p.unary(op, a!), x()];
   }
   for (const op of ['log', 'sqrt', 'rsqrt', 'reciprocal', 'abs', 'relu'] as const) {
