@@ -58,7 +58,13 @@ export function checkKernels(kernels: readonly KernelName[], table: readonly Cas
 }
 
 /** Throws at the first value outside its ball. Beyond the range of float32, and where r is 0, values must be equal. */
-function compare(test: Case, name: string, values: Result[string], balls: Estimate, shrink: number): void {
+export function compare(
+  test: Case,
+  name: string,
+  values: Result[string],
+  balls: Estimate,
+  shrink: number,
+): void {
   if (values.length !== balls.length) {
     throw new Error(`${test.kernel}.${name}: expected ${balls.length} elements, got ${values.length}`);
   }
