@@ -8,6 +8,7 @@ import type { Tokenizer } from '../base/tokenizer.ts';
 import { BYTE_OF_CHAR } from './byte-alphabet.ts';
 import { BYTES_FILE, byteTokenizer } from './bytes.ts';
 import { byteStreamDecoder, type TokenPiece, windowStreamDecoder } from './stream-decoder.ts';
+import { wordEncoder } from './words.ts';
 
 /** A parsed `tokenizer.json` or `tokenizer_config.json`. */
 export type JsonObject = { [key: string]: unknown };
@@ -59,13 +60,16 @@ export function tokenizerFromJson(
     return match ? Number.parseInt(match[1]!, 16) : -1;
   };
 
+  const encode = (text: string): number[] => library.encode(text, { add_special_tokens: false }).ids;
+  const encodeFast = wordEncoder(tokenizerJson, tokenizerConfig, encode) ?? encode;
+
   const byteLevel = isByteLevel(tokenizerJson.decoder);
   return {
     kind: 'json',
     vocabSize,
     eosId: findEos(idByToken, [...added.values()], tokenizerConfig),
     encode: (text, options = {}) =>
-      library.encode(text, { add_special_tokens: options.addSpecialTokens ?? false }).ids,
+      options.addSpecialTokens ? library.encode(text, { add_special_tokens: true }).ids : encodeFast(text),
     decode,
     streamDecoder: () => (byteLevel ? byteStreamDecoder(pieceOf) : windowStreamDecoder(decode, byteOf)),
     toFiles: () => ({

@@ -8,9 +8,7 @@ import { ConfigError } from '../base/errors.ts';
 import { CHAR_OF_BYTE } from './byte-alphabet.ts';
 import { learnMerges } from './merges.ts';
 import type { JsonObject } from './tokenizer.ts';
-
-/** How GPT-2 splits text into words; merges never cross it. Source: openai/gpt-2, encoder.py. */
-const WORD_PATTERN = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
+import { anyOf, WORD_PATTERN } from './words.ts';
 
 export interface TrainBpeOptions {
   /** Tokens wanted in all: special tokens, 256 bytes, merges. */
@@ -83,10 +81,10 @@ function checkOptions(vocabSize: number, specialTokens: readonly string[]): void
 
 function countWords(texts: Iterable<string>, specialTokens: readonly string[]): Map<string, number> {
   const counts = new Map<string, number>();
-  const longestFirst = [...specialTokens].sort((a, b) => b.length - a.length);
-  const cut = longestFirst.map((token) => token.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')).join('|');
+  const cut = anyOf(specialTokens);
   for (const text of texts) {
-    for (const part of cut === '' ? [text] : text.split(new RegExp(cut, 'u'))) {
+    for (const part of cut === null ? [text] : text.split(cut)) {
+      if (specialTokens.includes(part)) continue;
       for (const [word] of part.matchAll(WORD_PATTERN)) counts.set(word, (counts.get(word) ?? 0) + 1);
     }
   }

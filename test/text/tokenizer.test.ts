@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ConfigError, FormatError } from '../../src/base/errors.ts';
 import type { Tokenizer } from '../../src/base/tokenizer.ts';
-import { tokenizerFromFiles, tokenizerFromJson, trainBpe } from '../../src/text/index.ts';
+import { type JsonObject, tokenizerFromFiles, tokenizerFromJson, trainBpe } from '../../src/text/index.ts';
 import { endsInsideCharacter } from '../../src/text/stream-decoder.ts';
 import { ODD_TEXTS } from './odd-texts.ts';
 
@@ -109,6 +109,63 @@ describe('tokenizerFromJson', () => {
     expect(again.kind).toBe('json');
     expect(again.eosId).toBe(bpe.eosId);
     for (const text of ODD_TEXTS) expect(again.encode(text)).toEqual(bpe.encode(text));
+  });
+});
+
+describe('encoding word by word', () => {
+  const json = trained.tokenizerJson;
+  const spaces = ['  ', '    ', '<|x|>'].map((content, i) => ({
+    id: 300 + i,
+    content,
+    special: false,
+    normalized: false,
+  }));
+  const kinds: [string, JsonObject][] = [
+    ['plain', json],
+    ['with NFC', { ...json, normalizer: { type: 'NFC' } }],
+    ['with added runs of spaces', { ...json, added_tokens: [...(json.added_tokens as object[]), ...spaces] }],
+    [
+      'with added tokens matched before and after NFC',
+      {
+        ...json,
+        normalizer: { type: 'NFC' },
+        added_tokens: [
+          ...(json.added_tokens as object[]),
+          { id: 300, content: 'q', special: false, normalized: true },
+        ],
+      },
+    ],
+    [
+      'with a prefix space',
+      { ...json, pre_tokenizer: { type: 'ByteLevel', add_prefix_space: true, use_regex: true } },
+    ],
+    ['without splitting', { ...json, pre_tokenizer: { type: 'ByteLevel', use_regex: false } }],
+  ];
+
+  // No post-processor, so addSpecialTokens adds nothing: it takes the library's own way through the whole text.
+  it.each(kinds)('gives the ids of the library: %s', (_, tokenizerJson) => {
+    const tokenizer = tokenizerFromJson(tokenizerJson);
+    const check = (text: string): void => {
+      expect(tokenizer.encode(text)).toEqual(tokenizer.encode(text, { addSpecialTokens: true }));
+    };
+    for (const text of ODD_TEXTS) check(text);
+    const part = fc.constantFrom(
+      ' ',
+      '  ',
+      '\n',
+      "'s",
+      'the',
+      'q',
+      'e\u0301',
+      '中文',
+      '😀',
+      '12',
+      '.',
+      '<|x|>',
+      '<|endoftext|>',
+    );
+    fc.assert(fc.property(fc.array(part, { maxLength: 20 }), (parts) => check(parts.join(''))));
+    fc.assert(fc.property(fc.string({ unit: 'grapheme', maxLength: 30 }), check));
   });
 });
 

@@ -13,6 +13,7 @@ import { homedir, tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { ConfigError, FormatError } from '../../src/base/errors.ts';
+import type { Tokenizer } from '../../src/base/tokenizer.ts';
 import { byteTokenizer, tokenizerFromJson, trainBpe } from '../../src/text/index.ts';
 import { openCorpus } from '../../src/train/corpus.node.ts';
 import { cacheFolder } from '../../src/train/corpus-cache.node.ts';
@@ -251,7 +252,9 @@ describe('openCorpus with BPE', () => {
 });
 
 describe('the token cache', () => {
-  const open = async (tokenizer = bpe): Promise<{ ids: number[]; phases: string[]; fingerprint: string }> => {
+  const open = async (
+    tokenizer: Tokenizer = bpe,
+  ): Promise<{ ids: number[]; phases: string[]; fingerprint: string }> => {
     const phases = new Set<string>();
     const tokens = await openCorpus([at('in')], {
       tokenizer,
