@@ -78,6 +78,11 @@ export async function openModel(folder: string, weights: string | null): Promise
   try {
     const names = normaliseNames(file.tensors.keys(), path);
     const found = new Map([...names].map(([ours, theirs]) => [ours, file.tensors.get(theirs)!.shape]));
+    if (config.n_layer > found.size) {
+      throw new FormatError(
+        `openPretrained: expected weights for ${config.n_layer} layers, got ${found.size} tensors in ${path}. Do config.json and the weights belong together?`,
+      );
+    }
     const expected = expectedTensors(config);
     checkTensors(expected, found, path);
     const tensor = async (name: string): Promise<Float32Array> => file.readAsF32(names.get(name) ?? name);

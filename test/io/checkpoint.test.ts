@@ -1,5 +1,16 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
@@ -194,6 +205,19 @@ describe('an interrupted save', () => {
     await saveCheckpoint(folder, generation(2));
     expect((await readdir(folder)).sort()).toEqual(FILES);
   });
+
+  // The superuser may write everywhere.
+  test.skipIf(process.platform === 'win32' || process.getuid?.() === 0)(
+    'a reader who may not complete it gets an error, not the older model',
+    async () => {
+      await crashAfter(2);
+      await chmod(folder, 0o500);
+      await expect(loadCheckpoint(folder)).rejects.toThrow('to complete the interrupted save');
+      await expect(loadCheckpoint(folder)).rejects.toThrow('got no permission');
+      await chmod(folder, 0o700);
+      expect(await loadGeneration(folder)).toBe(2);
+    },
+  );
 
   test.skipIf(process.platform === 'win32')('a .commit that is a link is not followed', async () => {
     await saveCheckpoint(folder, generation(1));

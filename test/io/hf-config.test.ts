@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { ConfigError, UnsupportedError } from '../../src/base/errors.ts';
+import { ConfigError, MambaError, UnsupportedError } from '../../src/base/errors.ts';
 import { configFromJson, toHuggingFaceConfig, toOriginalConfig } from '../../src/io/hf-config.ts';
 import { formatJson, type JsonObject, parseJsonObject } from '../../src/io/json.ts';
 import { type ModelConfig, resolveConfig } from '../../src/models/config.ts';
@@ -212,4 +212,26 @@ describe('other models are named, not guessed', () => {
     expect(() => configFromJson(json)).toThrow(UnsupportedError);
     expect(() => configFromJson(json)).toThrow(message);
   });
+});
+
+test('any damage to a configuration gives a configuration or an error of this library', () => {
+  const json = toHuggingFaceConfig(configFromJson(orig));
+  for (const base of [json, hf, orig]) {
+    const change = fc.tuple(
+      fc.constantFrom(...Object.keys(base)),
+      fc.oneof(fc.constant(undefined), fc.jsonValue()),
+    );
+    fc.assert(
+      fc.property(fc.array(change, { minLength: 1, maxLength: 4 }), (changes) => {
+        const damaged = { ...base, ...Object.fromEntries(changes) } as JsonObject;
+        try {
+          const config = configFromJson(damaged);
+          expect(config).toEqual(resolveConfig(config));
+        } catch (error) {
+          expect(error).toBeInstanceOf(MambaError);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  }
 });

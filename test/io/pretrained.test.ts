@@ -3,6 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
+import { useDevice } from '../../src/backend/backend.ts';
+import { createReference } from '../../src/backend/reference/index.ts';
 import { memorySource } from '../../src/base/source.ts';
 import { readJson } from '../../src/io/file.ts';
 import { configFromJson } from '../../src/io/hf-config.ts';
@@ -17,6 +19,7 @@ import {
 import { openSafetensors } from '../../src/io/safetensors.ts';
 import { encodeSafetensors, type TensorEntry } from '../../src/io/safetensors-write.ts';
 import { resolveConfig } from '../../src/models/config.ts';
+import { LanguageModel } from '../../src/models/language-model.ts';
 
 const MODELS = fileURLToPath(new URL('../fixtures/models/', import.meta.url));
 const scratch = await mkdtemp(join(tmpdir(), 'mamba-pretrained-'));
@@ -155,6 +158,20 @@ test('options add their tensors', () => {
   ]);
 });
 
+test('the model has exactly these parameters', () => {
+  useDevice(createReference());
+  const base = { d_model: 12, n_layer: 2, vocab_size: 30, d_state: 3 };
+  const all = { rms_norm: false, d_intermediate: 40, bias: true, conv_bias: false, tie_embeddings: false };
+  for (const input of [base, { ...base, ...all }]) {
+    const model = new LanguageModel(input);
+    const found = new Map([...model.namedParameters()].map(([name, tensor]) => [name, [...tensor.shape]]));
+    expect(found).toEqual(
+      new Map([...expectedTensors(resolveConfig(input))].map(([name, shape]) => [name, [...shape]])),
+    );
+    model.dispose();
+  }
+});
+
 describe('weights that do not fit the configuration', () => {
   const config = resolveConfig({ d_model: 8, n_layer: 1, vocab_size: 16 });
   const expected = expectedTensors(config);
@@ -235,6 +252,18 @@ describe('folders that are no model', () => {
       'config of another size',
       async (f) => cp(join(MODELS, 'mamba1-odd/hf/config.json'), join(f, 'config.json')),
       'differences',
+    ],
+    [
+      'a billion layers',
+      async (f) =>
+        writeFile(
+          join(f, 'config.json'),
+          (await readFile(join(f, 'config.json'), 'utf8')).replace(
+            '"num_hidden_layers": 2',
+            '"num_hidden_layers": 1000000000',
+          ),
+        ),
+      'weights for 1000000000 layers, got 22 tensors',
     ],
     ['config not JSON', (f) => writeFile(join(f, 'config.json'), '{\n"a": 1,\n}'), 'line 3, column 1'],
     ['config not UTF-8', (f) => writeFile(join(f, 'config.json'), Uint8Array.of(0x7b, 0xff)), 'UTF-8'],
