@@ -33,6 +33,12 @@ export const devices: TestDevice[] = [
   ...collect('wasm', () => [{ label: 'wasm', backend: openWasmFile() }]),
 ];
 
+for (const name of required) {
+  if (missing.some((device) => device.name === name)) continue;
+  if (devices.some(({ backend }) => backend.name === name)) continue;
+  throw new Error(`REQUIRE: expected native, wasm or reference, got ${name}.`);
+}
+
 /** Reports the devices that did not open. Call it once per test file. */
 export function reportMissing(): void {
   for (const { name, error } of missing) {

@@ -14,7 +14,8 @@
  *   dA     += g[t] a[t] h[t-1] dt[t]          dD   += q[t] u[t]
  *   ddt[t]  = sum_n g[t] (a[t] h[t-1] A + B[t] u[t]),   ddelta = ddt softplus'(delta + deltaBias)
  *
- * The states h[t] are not stored but computed again, chunk by chunk, from the checkpoints of the forward pass.
+ * Where a document starts, h[t-1] is 0 and nothing flows back into it. The states h[t] are not stored but computed
+ * again, chunk by chunk, from the checkpoints of the forward pass.
  */
 import type { Kernels } from '../backend.ts';
 import { SCAN_CHUNK } from '../kernels.ts';
@@ -109,13 +110,14 @@ export const scan = {
           for (let s = 0; s < steps; s++) {
             const token = row * l + start + s;
             const at = token * e + c;
-            const kept = startsDocument(sequenceIds, token, start + s) ? 0 : 1;
+            const fresh = startsDocument(sequenceIds, token, start + s);
             const raw = delta[at]! + (deltaBias ? deltaBias[c]! : 0);
             const dt = softplus ? softplusOf(raw) : raw;
             const bAt = groupOffset(bGroups, token, c, e, n);
             for (let i = 0; i < n; i++) {
               const decay = Math.exp(dt * A[c * n + i]!);
-              states[(s + 1) * n + i] = decay * kept * states[s * n + i]! + dt * B[bAt + i]! * u[at]!;
+              const before = fresh ? 0 : states[s * n + i]!;
+              states[(s + 1) * n + i] = decay * before + dt * B[bAt + i]! * u[at]!;
             }
           }
 
@@ -127,13 +129,13 @@ export const scan = {
             const dt = softplus ? softplusOf(raw) : raw;
             const bAt = groupOffset(bGroups, token, c, e, n);
             const cAt = groupOffset(cGroups, token, c, e, n);
-            const kept = startsDocument(sequenceIds, token, start + s) ? 0 : 1; // a new document sees zeros
+            const fresh = startsDocument(sequenceIds, token, start + s);
             const q = dy[at]! * (z ? silu(z[at]!) : 1);
             let read = D ? D[c]! * u[at]! : 0; // C . h + D u
             let written = 0; // B . g
             let ddt = 0;
             for (let i = 0; i < n; i++) {
-              const before = kept * states[s * n + i]!;
+              const before = fresh ? 0 : states[s * n + i]!;
               const after = states[(s + 1) * n + i]!;
               const decay = Math.exp(dt * A[c * n + i]!);
               const g = C[cAt + i]! * q + carried[i]!;
@@ -143,7 +145,7 @@ export const scan = {
               dC[cAt + i]! += q * after;
               dB[bAt + i]! += g * dt * u[at]!;
               dA[c * n + i]! += g * decay * before * dt;
-              carried[i] = kept * decay * g;
+              carried[i] = fresh ? 0 : decay * g;
             }
             const draw = softplus ? ddt * softplusGrad(raw) : ddt;
             ddeltaBias[c]! += draw;
