@@ -46,7 +46,9 @@ async function buildWasm(force) {
   const { code, output } = await run(process.execPath, [script, ...(force ? ['--force'] : [])], {
     capture: true,
   });
-  if (code !== 0) throw new ScriptError(`${output.trim()}\nbuild: the WebAssembly kernels failed.`);
+  if (code === 0) return;
+  const messages = output.replace(/^yowasp-llvm: fetched.*\n/gm, '').trim(); // the progress of loading the compiler
+  throw new ScriptError(`${messages}\nbuild: the WebAssembly kernels failed. Correct the lines above.`);
 }
 
 /**
