@@ -85,6 +85,10 @@ VEC_FN void vstore_some(float* p, vf x, int count) {
   }
 }
 
+// Ask for the cache line of p, soon to be read or to be written. Any address is allowed.
+VEC_FN void prefetch_read(const float* p) { __builtin_prefetch(p, 0, 3); }
+VEC_FN void prefetch_write(const float* p) { __builtin_prefetch(p, 1, 3); }
+
 // ---- choosing and reducing ------------------------------------------------------------------------------------------
 VEC_FN vf vselect(vi mask, vf a, vf b) { return mask ? a : b; }
 VEC_FN vf vfma(vf a, vf b, vf c) { return a * b + c; }
@@ -104,25 +108,35 @@ VEC_FN float hsum(vec4 x) {
   const vec4 a = x + __builtin_shufflevector(x, x, 2, 3, 0, 1);
   return a[0] + a[1];
 }
+// The sums of four vectors, in the order of their arguments.
+VEC_FN vec4 hsum4(vec4 a, vec4 b, vec4 c, vec4 d) {
+  const vec4 ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  const vec4 cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
+  return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
+}
 VEC_FN float hmax(vec4 x) {
   const vec4 y = __builtin_shufflevector(x, x, 2, 3, 0, 1);
   const vec4 a = x > y ? x : y;
   return a[0] > a[1] ? a[0] : a[1];
 }
+// Adds halves until four lanes are left.
+VEC_FN vec4 fold(vec4 x) { return x; }
 #if defined(__AVX2__)
-VEC_FN float hsum(vec8 x) {
-  return hsum(__builtin_shufflevector(x, x, 0, 1, 2, 3) + __builtin_shufflevector(x, x, 4, 5, 6, 7));
+VEC_FN vec4 fold(vec8 x) {
+  return __builtin_shufflevector(x, x, 0, 1, 2, 3) + __builtin_shufflevector(x, x, 4, 5, 6, 7);
 }
+VEC_FN float hsum(vec8 x) { return hsum(fold(x)); }
 VEC_FN float hmax(vec8 x) {
   const vec4 a = __builtin_shufflevector(x, x, 0, 1, 2, 3), b = __builtin_shufflevector(x, x, 4, 5, 6, 7);
   return hmax(a > b ? a : b);
 }
 #endif
 #if defined(__AVX512F__)
-VEC_FN float hsum(vf x) {
-  return hsum(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
+VEC_FN vec4 fold(vf x) {
+  return fold(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
               __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
 }
+VEC_FN float hsum(vf x) { return hsum(fold(x)); }
 VEC_FN float hmax(vf x) {
   const vec8 a = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7);
   const vec8 b = __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);

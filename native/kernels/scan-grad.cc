@@ -33,7 +33,7 @@ struct ScanBackward {
 
 // N states of one block and chunk: forward from `before`, then back. dB and dC point at vectors, `step` apart per token.
 template <int N, bool LANES, bool SMALL>
-static void scan_sweep(const ScanBackward& s, int64_t first, ScanInput B, ScanInput C, vf* dB, int64_t dB_step, vf* dC,
+static __attribute__((noinline)) void scan_sweep(const ScanBackward& s, int64_t first, ScanInput B, ScanInput C, vf* dB, int64_t dB_step, vf* dC,
                        int64_t dC_step) {
   const vf* a2 = s.a2 + first;
   vf x[N];
@@ -109,22 +109,32 @@ void ScanBackward::run(int64_t i) const {
   for (int j = 0; j < N && !tokenC; j++) carry.dC[i + j] += constC[j];
 }
 
-// Adds the sums of a chunk, over the lanes of the channels from c0 on, to the gradient of their group or groups, and clears them.
+// Adds the sums of a chunk, over the lanes of the channels from c0 on, to the gradient of their group or groups, and
+// clears them.
 VEC_FN void scan_flush(float* out, vf* sums, const ScanSource& source, int64_t t, int64_t steps, int64_t c0, int count,
                        bool shared) {
-  const int64_t n = source.n;
-  for (int64_t s = 0; s < steps; s++) {
-    float* token = out + (t + s) * source.groups * n;
-    for (int64_t i = 0; i < n; i++) {
-      const vf x = sums[s * n + i];
-      sums[s * n + i] = vzero();
-      if (shared) {
-        token[source.group(c0) * n + i] += hsum(x);
-      } else {
-        for (int j = 0; j < count; j++) token[source.group(c0 + j) * n + i] += x[j];
+  const int64_t n = source.n, token = source.groups * n;
+  out += t * token;
+  if (!shared) {
+    for (int64_t s = 0; s < steps; s++) {
+      for (int64_t i = 0; i < n; i++) {
+        for (int j = 0; j < count; j++) out[s * token + source.group(c0 + j) * n + i] += sums[s * n + i][j];
       }
     }
+  } else {
+    out += source.group(c0) * n;
+    for (int64_t s = 0; s < steps; s++) {
+      const vf* x = sums + s * n;
+      float* to = out + s * token;
+      int64_t i = 0;
+      for (; i + 4 <= n; i += 4) {
+        const vec4 four = hsum4(fold(x[i]), fold(x[i + 1]), fold(x[i + 2]), fold(x[i + 3]));
+        for (int j = 0; j < 4; j++) to[i + j] += four[j];
+      }
+      for (; i < n; i++) to[i] += hsum(x[i]);
+    }
   }
+  for (int64_t i = 0; i < steps * n; i++) sums[i] = vzero();
 }
 
 // out[i] = sum over j < terms of parts[j * stride + i], in this order.
@@ -226,6 +236,11 @@ static void scan_backward(const Args& args, const Ctx& ctx) {
 
           vi large = vi{};
           for (int64_t s = 0; s < run.steps; s++) {
+            const int64_t ahead = at + s * e + W;  // the next block
+            prefetch_read(delta + ahead), prefetch_read(u + ahead), prefetch_read(dy + ahead);
+            prefetch_write(ddelta + ahead), prefetch_write(du + ahead);
+            if (z) prefetch_read(z + ahead);
+            if (dz) prefetch_write(dz + ahead);
             const vf raw = vload_some(delta + at + s * e, count) + shift;
             const vf in = vload_some(u + at + s * e, count), up = vload_some(dy + at + s * e, count);
             const vf dt = softplus ? vsoftplus(raw) : raw;

@@ -37,21 +37,45 @@ VEC_FN void scan_blocks(int64_t n, const F& body) {
 }
 
 // ---- layouts --------------------------------------------------------------------------------------------------------
-// (channels, n) in memory <-> n vectors of channels.
-VEC_FN void scan_read_states(vf* out, const float* p, int64_t n, int count, float scale = 1.0f) {
-  float* lanes = (float*)out;
-  for (int64_t i = 0; i < n; i++) out[i] = vzero();
-  if (!p) return;
-  for (int c = 0; c < count; c++) {
-    for (int64_t i = 0; i < n; i++) lanes[i * W + c] = p[c * n + i] * scale;
+// out[j * out_step + i] = in[i * in_step + j] * scale for i, j < 4.
+VEC_FN void scan_transpose4(float* out, int64_t out_step, const float* in, int64_t in_step, float scale) {
+  typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+  const vec4 a = *(const four*)in, b = *(const four*)(in + in_step);
+  const vec4 c = *(const four*)(in + 2 * in_step), d = *(const four*)(in + 3 * in_step);
+  const vec4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), AB = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const vec4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  *(four*)out = __builtin_shufflevector(ab, cd, 0, 1, 4, 5) * scale;
+  *(four*)(out + out_step) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7) * scale;
+  *(four*)(out + 2 * out_step) = __builtin_shufflevector(AB, CD, 0, 1, 4, 5) * scale;
+  *(four*)(out + 3 * out_step) = __builtin_shufflevector(AB, CD, 2, 3, 6, 7) * scale;
+}
+
+// out (columns, rows) = scale * in (rows, columns), stored out_step and in_step apart.
+VEC_FN void scan_transpose(float* out, int64_t out_step, const float* in, int64_t in_step, int64_t rows, int64_t columns,
+                           float scale) {
+  int64_t i = 0;
+  for (; i + 4 <= rows; i += 4) {
+    int64_t j = 0;
+    for (; j + 4 <= columns; j += 4) scan_transpose4(out + j * out_step + i, out_step, in + i * in_step + j, in_step, scale);
+    for (; j < columns; j++) {
+      for (int64_t k = i; k < i + 4; k++) out[j * out_step + k] = in[k * in_step + j] * scale;
+    }
+  }
+  for (; i < rows; i++) {
+    for (int64_t j = 0; j < columns; j++) out[j * out_step + i] = in[i * in_step + j] * scale;
   }
 }
 
-VEC_FN void scan_write_states(float* p, const vf* in, int64_t n, int count) {
-  const float* lanes = (const float*)in;
-  for (int c = 0; c < count; c++) {
-    for (int64_t i = 0; i < n; i++) p[c * n + i] = lanes[i * W + c];
+// (channels, n) in memory <-> n vectors of channels. Lanes without a channel are zero.
+VEC_FN void scan_read_states(vf* out, const float* p, int64_t n, int count, float scale = 1.0f) {
+  if (!p || count < W) {
+    for (int64_t i = 0; i < n; i++) out[i] = vzero();
   }
+  if (p) scan_transpose((float*)out, W, p, n, count, n, scale);
+}
+
+VEC_FN void scan_write_states(float* p, const vf* in, int64_t n, int count) {
+  scan_transpose(p, n, (const float*)in, W, n, count, 1.0f);
 }
 
 // One of B and C: where its numbers are, and how channels find them.
@@ -108,7 +132,7 @@ VEC_FN bool scan_largest(const vf* a2, int64_t n, vf* largest) {
 // ---- forward --------------------------------------------------------------------------------------------------------
 // Advances N states of W channels over `steps` tokens: h = 2^(dt a2) h + dtu B, read += C . h.
 template <int N, bool LANES, bool SMALL>
-static void scan_run(vf* h, const vf* a2, const vf* dt, const vf* dtu, vf* read, ScanInput B, ScanInput C,
+static __attribute__((noinline)) void scan_run(vf* h, const vf* a2, const vf* dt, const vf* dtu, vf* read, ScanInput B, ScanInput C,
                      const uint8_t* restart, int64_t steps) {
   vf state[N];
   for (int i = 0; i < N; i++) state[i] = h[i];
@@ -194,6 +218,9 @@ static void scan_forward(const Args& args, const Ctx& ctx) {
 
       vi large = vi{};
       for (int64_t s = 0; s < run.steps; s++) {
+        const int64_t ahead = at + (s + SCAN_CHUNK) * e;  // the next chunk; rows are too far apart for the hardware to guess
+        prefetch_read(delta + ahead), prefetch_read(u + ahead), prefetch_write(y + ahead);
+        if (z) prefetch_read(z + ahead);
         const vf raw = vload_some(delta + at + s * e, count) + shift;
         const vf dt = softplus ? vsoftplus(raw) : raw;
         const vf in = vload_some(u + at + s * e, count);
