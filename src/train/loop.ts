@@ -85,7 +85,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const { accumulate = 1, logEvery = 10, evaluateEvery = null, saveEvery = null } = options;
   const { now = () => performance.now() } = options;
   checkOptions(options);
-  const at = options.position ?? start(batches);
+  const at = options.position ?? startPosition(batches);
   let validation: Evaluation | null = null;
   let saved = options.position ? at.step : -1;
   const store = async (): Promise<void> => {
@@ -129,7 +129,8 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   }
 }
 
-function start(batches: BatchStream): LoopPosition {
+/** The position of a run that has not begun. */
+export function startPosition(batches: BatchStream): LoopPosition {
   return {
     step: 0,
     tokens: 0,
