@@ -10,7 +10,7 @@ export const LAYERS = {
   models: ['base', 'tensor', 'ops', 'nn'],
   text: ['base'],
   io: ['base', 'tensor', 'nn', 'models/config.ts'],
-  train: ['base', 'tensor', 'ops', 'nn', 'models', 'io'],
+  train: ['base', 'tensor', 'ops', 'nn', 'models', 'io', 'text'],
   generate: ['base', 'tensor', 'text', 'models'],
   server: ['base', 'generate', 'text', 'models'],
   cli: [],

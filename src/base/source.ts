@@ -17,7 +17,9 @@ export function memorySource(data: Uint8Array, name = 'memory'): ByteSource {
     sizeBytes: bytes.length,
     read: async (start, end) => {
       if (start < 0 || end > bytes.length || start > end) {
-        throw new FormatError(`${name}: expected bytes ${start}..${end}, got a source of ${bytes.length} bytes.`);
+        throw new FormatError(
+          `${name}: expected bytes ${start}..${end}, got a source of ${bytes.length} bytes.`,
+        );
       }
       return bytes.subarray(start, end);
     },
