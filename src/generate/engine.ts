@@ -2,7 +2,7 @@
  * Tokens from a model, for a batch of prompts of any lengths: the prompts are read in chunks, so memory does not grow with them,
  * then every step adds a token to each row that still runs. Rows end one by one and leave the batch.
  */
-import { ConfigError } from '../base/errors.ts';
+import { ConfigError, StateError } from '../base/errors.ts';
 import { Rng } from '../base/rng.ts';
 import type { LanguageModel } from '../models/language-model.ts';
 import type { State } from '../models/state.ts';
@@ -78,6 +78,12 @@ export async function* generateTokens(
   if (prompts.length === 0 || empty >= 0) {
     const got = empty >= 0 ? `an empty prompt in row ${empty}` : 'no prompts';
     throw new ConfigError(`generateTokens: expected at least one id in every prompt, got ${got}. Add one.`);
+  }
+  if (options.state && options.state.batch !== prompts.length) {
+    throw new StateError(
+      `generateTokens: expected a state of ${prompts.length} rows, got ${options.state.batch}. ` +
+        'Use state.rows() to choose or repeat rows.',
+    );
   }
   const eosId = options.eosId === undefined ? (model.tokenizer?.eosId ?? null) : options.eosId;
   const stopIds = new Set(options.stopIds);

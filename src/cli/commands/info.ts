@@ -1,0 +1,90 @@
+/** `mamba-ts info`: what runs where on this machine, and what a model folder holds. */
+import { availableParallelism } from 'node:os';
+import type { Command } from 'commander';
+import { KERNELS } from '../../backend/index.ts';
+import {
+  currentDevice,
+  type DeviceName,
+  isaVariants,
+  openDevice,
+  openPretrained,
+  registeredDevices,
+  useDevice,
+  VERSION,
+} from '../../index.node.ts';
+import { addCommonOptions } from '../options.ts';
+import { outputOf } from '../output.ts';
+
+export function register(program: Command): void {
+  const command = program
+    .command('info')
+    .description('Devices, instruction sets and kernels; with --model what the folder holds.');
+  addCommonOptions(command).option('--model <path>', 'a model folder, or a weights file').action(run);
+}
+
+async function run(options: { model?: string; device?: DeviceName }, command: Command): Promise<void> {
+  const out = outputOf(command);
+  const model = options.model === undefined ? null : await describeModel(options.model);
+  if (options.device) await useDevice(options.device);
+  const current = currentDevice();
+  const devices = await Promise.all(registeredDevices().map(describeDevice));
+  const report = {
+    version: VERSION,
+    node: process.versions.node,
+    platform: `${process.platform}-${process.arch}`,
+    processors: availableParallelism(),
+    instructionSets: instructionSets(),
+    device: current.name,
+    devices,
+    model,
+  };
+  out.json(report);
+  out.text(`mamba-ts ${VERSION}, Node ${report.node}, ${report.platform}, ${report.processors} processors\n`);
+  out.text(`native instruction sets: ${report.instructionSets.join(', ') || 'none'}\n`);
+  for (const { name, description, missingKernels, error } of devices) {
+    const mark = name === report.device ? '*' : ' ';
+    const missing = missingKernels?.length ? `; not there: ${missingKernels.join(', ')}` : '; all kernels';
+    out.text(`${mark} ${name.padEnd(10)} ${error ?? `${description}${missing}`}\n`);
+  }
+  if (model) {
+    out.text(`\n${model.path}\n`);
+    for (const [field, value] of Object.entries(model.config)) out.text(`  ${field.padEnd(26)} ${value}\n`);
+    out.text(`${model.parameters} parameters, ${model.weightBytes} bytes in float32\n`);
+    out.text(`${model.stateBytes} bytes of state per sequence, for any number of tokens\n`);
+    out.text(`tokenizer: ${model.tokenizer.join(', ') || 'none'}\n`);
+  }
+}
+
+function instructionSets(): string[] {
+  try {
+    return isaVariants();
+  } catch {
+    return []; // no addon; describeDevice tells why
+  }
+}
+
+/** Opens the device; the error is the answer when it does not. */
+async function describeDevice(name: DeviceName) {
+  try {
+    const { description, kernels } = await openDevice(name);
+    const missingKernels = Object.keys(KERNELS).filter((kernel) => !(kernel in kernels));
+    return { name, isAvailable: true, description, missingKernels };
+  } catch (error) {
+    return { name, isAvailable: false, error: (error as Error).message };
+  }
+}
+
+/** From configuration and headers; no weights are read. */
+async function describeModel(path: string) {
+  const files = await openPretrained(path);
+  try {
+    const { config } = files;
+    let parameters = 0;
+    for (const shape of files.tensors.values()) parameters += shape.reduce((a, b) => a * b, 1);
+    const stateBytes = 4 * config.n_layer * config.d_inner * (config.d_conv + config.d_state);
+    const tokenizer = Object.keys(files.tokenizer);
+    return { path: files.path, config, parameters, weightBytes: 4 * parameters, stateBytes, tokenizer };
+  } finally {
+    await files.close();
+  }
+}

@@ -1,0 +1,70 @@
+#!/usr/bin/env node
+/** The command `mamba-ts`. Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage. */
+import { realpathSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { Command, CommanderError } from 'commander';
+import { onDeviceNotice, VERSION } from '../index.node.ts';
+import { register as registerGenerate } from './commands/generate.ts';
+import { register as registerInfo } from './commands/info.ts';
+import { register as registerLogits } from './commands/logits.ts';
+import { type CliIo, connectIo } from './output.ts';
+
+/** Runs one command line (without node and script) and gives its exit code. Never throws. */
+export async function run(argv: readonly string[], io: CliIo): Promise<number> {
+  const fail = (error: unknown, code: number): number => {
+    const message = error instanceof Error ? error.message : String(error);
+    const stack = process.env.MAMBA_DEBUG === '1' && error instanceof Error ? `${error.stack}\n` : '';
+    // Commander has printed its own messages already.
+    if (!(error instanceof CommanderError)) io.stderr.write(`${stack || `${message}\n`}`);
+    if (argv.includes('--json')) io.stdout.write(`${JSON.stringify({ error: message })}\n`);
+    return code;
+  };
+  const program = new Command('mamba-ts')
+    .description('Trains, runs and inspects Mamba models.')
+    .version(VERSION, '--version', 'print the version')
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => io.stdout.write(text),
+      writeErr: (text) => io.stderr.write(text),
+    })
+    .showHelpAfterError('Run with --help for the options.');
+  connectIo(program, io);
+  for (const register of [registerGenerate, registerLogits, registerInfo]) register(program);
+  onDeviceNotice((message) => io.stderr.write(`${message}\n`));
+  try {
+    await program.parseAsync([...argv], { from: 'user' });
+    return 0;
+  } catch (error) {
+    if (!(error instanceof CommanderError)) return fail(error, 1);
+    return error.exitCode === 0 ? 0 : fail(error, 2);
+  }
+}
+
+function processIo(): CliIo {
+  // Whoever reads our output may have seen enough (`| head`).
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EPIPE') process.exit(0);
+      throw error;
+    });
+  }
+  return {
+    stdout: process.stdout,
+    stderr: process.stderr,
+    stdin: process.stdin,
+    interrupts() {
+      const controller = new AbortController();
+      process.once('SIGINT', () => {
+        controller.abort();
+        process.once('SIGINT', () => process.exit(130));
+      });
+      return controller.signal;
+    },
+  };
+}
+
+/** npm starts the command through a link. */
+const script = process.argv[1];
+if (script && realpathSync(script) === fileURLToPath(import.meta.url)) {
+  process.exitCode = await run(process.argv.slice(2), processIo());
+}
