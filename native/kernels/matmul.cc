@@ -22,8 +22,15 @@ constexpr int MM_ROWS = 8, MM_VECTORS = 3;   // 24 of 32
 constexpr int MM_ROWS = 4, MM_VECTORS = 2;   // 8 of 16: without FMA each product needs a register too
 #endif
 constexpr int MM_WIDTH = MM_VECTORS * W;
-constexpr int64_t MM_KC = 256;
+// A sliver of a (6 KiB with AVX-512) and one of b (16 KiB) share the first cache.
+constexpr int64_t MM_KC = 128;
 constexpr int64_t MM_NC = 512;
+constexpr int64_t MM_MC = 40 * MM_ROWS;
+// Floats from one packed sliver of a to the next; the odd cache line keeps them out of each other's cache sets.
+constexpr int64_t MM_SLIVER = MM_ROWS * MM_KC + 16;
+
+// Rows ahead that packing prefetches: short pieces at long strides are invisible to the hardware's prefetchers.
+constexpr int64_t MM_AHEAD = 8;
 
 struct MatmulShape {
   int64_t m, n, k;
@@ -79,18 +86,37 @@ static MatmulMicro matmul_find(int rows, int vectors) {
   return nullptr;
 }
 
-// Rows i.. of op(a), columns p.. -> [rows][MM_KC], or [kc][rows] when a is stored transposed: both are plain copies.
+// A range cut into `parts` as even as can be: the first `longer` of them have one element more. No thin last part.
+struct MatmulCut {
+  int64_t begin, parts, shortest, longer;
+
+  MatmulCut(int64_t from, int64_t to, int64_t count)
+      : begin(from), parts(count), shortest((to - from) / count), longer((to - from) % count) {}
+  int64_t start(int64_t i) const { return begin + i * shortest + (i < longer ? i : longer); }
+  int size(int64_t i) const { return (int)(shortest + (i < longer)); }
+};
+
+// Rows i.. of a, columns p.. -> [rows][MM_KC].
 static void matmul_pack_a(const MatmulShape& s, const float* a, int64_t i, int rows, int64_t p, int64_t kc, float* to) {
-  if (!s.transA) {
-    for (int r = 0; r < rows; r++) memcpy(to + r * MM_KC, a + (i + r) * s.lda + p, kc * sizeof(float));
-    return;
-  }
-  const float* from = a + p * s.lda + i;
-  for (int64_t q = 0; q < kc; q++, from += s.lda, to += rows) {
-    for (int x = 0; x < rows; x += W) {
-      // Whole vectors wherever the row of a has them; what is written too much is overwritten by the next row.
-      const int64_t left = s.m - i - x;
-      vstore(to + x, left >= W ? vload(from + x) : vload_part(from + x, (int)left));
+  for (int r = 0; r < rows; r++) memcpy(to + r * MM_KC, a + (i + r) * s.lda + p, kc * sizeof(float));
+}
+
+// The same for a stored (k, m), all slivers at once because its rows run across them: each -> [kc][rows], MM_SLIVER apart.
+static void matmul_pack_a_by_k(const MatmulShape& s, const float* a, const MatmulCut& slivers, int64_t p, int64_t kc,
+                               float* to) {
+  for (int64_t q = 0; q < kc; q++) {
+    int64_t i = slivers.begin;
+    const float* from = a + (p + q) * s.lda;
+    for (int64_t sliver = 0; sliver < slivers.parts; sliver++) {
+      const int rows = slivers.size(sliver);
+      float* row = to + sliver * MM_SLIVER + q * rows;
+      __builtin_prefetch(from + i + MM_AHEAD * s.lda);
+      for (int x = 0; x < rows; x += W) {
+        // Whole vectors wherever the row of a has them; what is written too much is overwritten by the next row.
+        const int64_t left = s.m - i - x;
+        vstore(row + x, left >= W ? vload(from + i + x) : vload_part(from + i + x, (int)left));
+      }
+      i += rows;
     }
   }
 }
@@ -116,6 +142,7 @@ static void matmul_pack_b(const MatmulShape& s, const float* b, int64_t j, int64
     const float* from = b + p * s.ldb + j;
     for (int64_t q = 0; q < kc; q++, from += s.ldb, to += width) {
       int64_t x = 0;
+      for (int64_t y = 0; y < width; y += 16) __builtin_prefetch(from + y + MM_AHEAD * s.ldb);
       for (; x + W <= columns; x += W) vstore(to + x, vload(from + x));
       if (x < columns) vstore(to + x, vload_part(from + x, (int)(columns - x)));
     }
@@ -137,27 +164,31 @@ static void matmul_pack_b(const MatmulShape& s, const float* b, int64_t j, int64
 static void matmul_tile(const MatmulShape& s, const float* a, const float* b, float* c, const float* bias, int64_t i0,
                         int64_t i1, int64_t j0, int64_t j1, char* scratch) {
   float* packed_a = (float*)scratch;
-  float* packed_b = packed_a + MM_ROWS * MM_KC + W;
-  const int64_t blocks = s.k > 0 ? (s.k + MM_KC - 1) / MM_KC : 1;
-  const int64_t slivers = (i1 - i0 + MM_ROWS - 1) / MM_ROWS;
-  for (int64_t block = 0; block < blocks; block++) {
-    const int64_t p = s.k * block / blocks, kc = s.k * (block + 1) / blocks - p;
+  float* packed_b = packed_a + MM_MC / MM_ROWS * MM_SLIVER;
+  const MatmulCut depth(0, s.k, s.k > 0 ? (s.k + MM_KC - 1) / MM_KC : 1);
+  for (int64_t block = 0; block < depth.parts; block++) {
+    const int64_t p = depth.start(block), kc = depth.size(block);
     for (int64_t j = j0; j < j1; j += MM_WIDTH) {
       const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH;
       const int width = (int)((columns + W - 1) / W * W);
       matmul_pack_b(s, b, j, columns, p, kc, width, packed_b + (j - j0) * kc);
     }
-    for (int64_t sliver = 0; sliver < slivers; sliver++) {
-      // Even slivers instead of a thin last one.
-      const int64_t i = i0 + (i1 - i0) * sliver / slivers;
-      const int rows = (int)(i0 + (i1 - i0) * (sliver + 1) / slivers - i);
-      matmul_pack_a(s, a, i, rows, p, kc, packed_a);
-      for (int64_t j = j0; j < j1; j += MM_WIDTH) {
-        const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH;
-        const int vectors = (int)((columns + W - 1) / W);
-        const MatmulStore store = {block > 0 || s.accumulate, block == 0 && bias ? bias + j : nullptr};
-        const MatmulMicro micro = s.transA ? matmul_find<true>(rows, vectors) : matmul_find<false>(rows, vectors);
-        micro(kc, packed_a, packed_b + (j - j0) * kc, c + i * s.n + j, s.n, (int)(columns - (vectors - 1) * W), store);
+    for (int64_t begin = i0; begin < i1; begin += MM_MC) {
+      const int64_t end = begin + MM_MC < i1 ? begin + MM_MC : i1;
+      const MatmulCut slivers(begin, end, (end - begin + MM_ROWS - 1) / MM_ROWS);
+      if (s.transA) matmul_pack_a_by_k(s, a, slivers, p, kc, packed_a);
+      for (int64_t sliver = 0; sliver < slivers.parts; sliver++) {
+        const int64_t i = slivers.start(sliver);
+        const int rows = slivers.size(sliver);
+        if (!s.transA) matmul_pack_a(s, a, i, rows, p, kc, packed_a);
+        const float* own = s.transA ? packed_a + sliver * MM_SLIVER : packed_a;
+        for (int64_t j = j0; j < j1; j += MM_WIDTH) {
+          const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH;
+          const int vectors = (int)((columns + W - 1) / W);
+          const MatmulStore store = {block > 0 || s.accumulate, block == 0 && bias ? bias + j : nullptr};
+          const MatmulMicro micro = s.transA ? matmul_find<true>(rows, vectors) : matmul_find<false>(rows, vectors);
+          micro(kc, own, packed_b + (j - j0) * kc, c + i * s.n + j, s.n, (int)(columns - (vectors - 1) * W), store);
+        }
       }
     }
   }
@@ -169,16 +200,17 @@ struct MatmulTiles {
   int64_t rows, columns;  // how many, along m and n
 };
 
-// Enough tiles for many threads where the work is worth it, each as large and as square as that allows.
+// Enough tiles for many threads where the work is worth it, but none so small that packing its operands shows.
 static MatmulTiles matmul_tiles(const MatmulShape& s, int64_t batch) {
   const double wanted = 2.0 * s.m * s.n * s.k * batch / 4e6;
   const int64_t tasks = wanted > 32 ? 32 : (int64_t)wanted;
+  const int64_t least_height = 96, least_width = s.m < 64 ? 64 : 128;
   MatmulTiles tiles = {1, (s.n + MM_NC - 1) / MM_NC};
   while (tiles.rows * tiles.columns * batch < tasks) {
     const int64_t height = s.m / tiles.rows, width = s.n / tiles.columns;
-    if (height >= width / 2 && height >= 4 * MM_ROWS) tiles.rows *= 2;
-    else if (width >= 4 * MM_WIDTH) tiles.columns *= 2;
-    else if (height >= 4 * MM_ROWS) tiles.rows *= 2;
+    const bool tall = height >= 2 * least_height, wide = width >= 2 * least_width;
+    if (tall && (height >= width / 2 || !wide)) tiles.rows *= 2;
+    else if (wide) tiles.columns *= 2;
     else break;
   }
   return tiles;

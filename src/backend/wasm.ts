@@ -60,7 +60,8 @@ class WasmHost implements CpuHost {
     const need = Math.ceil((this.#start + sizeBytes) / PAGE_BYTES);
     if (need <= have) return;
     // By an eighth more than needed, so that many small buffers do not grow it page by page.
-    if (!this.#grow(Math.min(MAX_PAGES, need + (need >> 3)) - have) && !this.#grow(need - have)) {
+    const generous = Math.min(MAX_PAGES, need + (need >> 3));
+    if (need > MAX_PAGES || (!this.#grow(generous - have) && !this.#grow(need - have))) {
       throw new StateError(
         `wasm: expected at most 4 GiB of buffers and what the system grants, got ${sizeBytes} bytes. ` +
           'Free tensors, use smaller batches, or use the native device.',
@@ -71,7 +72,6 @@ class WasmHost implements CpuHost {
   }
 
   #grow(pages: number): boolean {
-    if (pages <= 0) return false;
     try {
       this.#wasm.memory.grow(pages);
       return true;

@@ -1,8 +1,8 @@
 /** The blocked product against float64 on sizes around every edge of its tiles, and on every instruction set. */
 import { describe, expect, it } from 'vitest';
-import { Rng } from '../../src/base/rng.ts';
 import type { Backend, BufferRef } from '../../src/backend/backend.ts';
 import { isaVariants, openNative, openWasmFile } from '../../src/backend/native.ts';
+import { Rng } from '../../src/base/rng.ts';
 
 const devices: [string, () => Backend][] = [
   ...isaVariants().map((isa): [string, () => Backend] => [isa, () => openNative({ isa, threads: 2 })]),
