@@ -3,6 +3,8 @@
 
 // Steps between two sums of the gradients of weight and bias: short sums keep float32 rounding small in long rows.
 constexpr int64_t CONV_CHUNK = 64;
+// Tokens to ask the memory for in advance: the rows of one column lie too far apart for the hardware to guess.
+constexpr int64_t CONV_AHEAD = 16;
 
 struct ConvColumn {
   const float* x;        // the first channel of token 0
@@ -18,12 +20,15 @@ struct ConvColumn {
   MAMBA_INLINE vf input(int64_t s) const { return s < 0 ? window[k + s] : vload_some(x + s * e, count); }
 };
 
+// Whether inputs from s on are plain vectors of x: no window, no documents, no missing channels.
+VEC_FN bool conv_plain(const ConvColumn& c, int64_t s) { return s >= 0 && !c.ids && c.count == W; }
+
 // bias + sum_j weight[j] input(t - k + 1 + j). K > 0 is a compile-time k.
 template <int K>
 VEC_FN vf conv_at(const ConvColumn& c, int64_t t) {
   const int64_t k = K > 0 ? K : c.k;
   vf sum = c.bias;
-  if (t >= k - 1 && !c.ids && c.count == W) {
+  if (conv_plain(c, t - k + 1)) {
     const float* x = c.x + (t - k + 1) * c.e;
     for (int64_t j = 0; j < k; j++) sum = sum + c.weight[j] * vload(x + j * c.e);
   } else {
@@ -46,6 +51,7 @@ VEC_FN void conv_gather(vf* out, const float* p, int64_t size, int count) {
 template <int K>
 static void conv_row(const ConvColumn& c, float* y, int64_t length, int64_t silu) {
   for (int64_t t = 0; t < length; t++) {
+    prefetch_read(c.x + (t + CONV_AHEAD) * c.e), prefetch_write(y + (t + CONV_AHEAD) * c.e);
     const vf pre = conv_at<K>(c, t);
     vstore_some(y + t * c.e, silu ? vsilu(pre) : pre, c.count);
   }
@@ -116,6 +122,8 @@ static void conv_row_grad(const ConvColumn& c, const float* dy, const vf* dwindo
     vf bias_sum = vzero();
     for (int64_t j = 0; j < k; j++) sums[j] = vzero();
     for (int64_t t = start; t < end; t++) {
+      const int64_t ahead = (t + CONV_AHEAD) * c.e;
+      prefetch_read(c.x + ahead), prefetch_read(dy + ahead), prefetch_write(dx + ahead);
       vf dpre = vload_some(dy + t * c.e, c.count);
       if (silu) {
         const vf pre = conv_at<K>(c, t), gate = vsigmoid(pre);
@@ -123,15 +131,30 @@ static void conv_row_grad(const ConvColumn& c, const float* dy, const vf* dwindo
       }
       pending[t - first] = dpre;
       bias_sum = bias_sum + dpre;
-      for (int64_t j = 0; j < k; j++) {
-        const int64_t s = t - k + 1 + j;
-        if (c.related(s, t)) sums[j] = sums[j] + dpre * c.input(s);
+      if (conv_plain(c, t - k + 1)) {
+        const float* x = c.x + (t - k + 1) * c.e;
+        for (int64_t j = 0; j < k; j++) sums[j] = sums[j] + dpre * vload(x + j * c.e);
+      } else {
+        for (int64_t j = 0; j < k; j++) {
+          const int64_t s = t - k + 1 + j;
+          if (c.related(s, t)) sums[j] = sums[j] + dpre * c.input(s);
+        }
       }
     }
     *dbias = *dbias + bias_sum;
     for (int64_t j = 0; j < k; j++) dweight[j] = dweight[j] + sums[j];
 
-    for (; next < end - (k - 1); next++) input_grad(next, first);
+    // Inputs whose readers all exist and are of one document need no questions.
+    const int64_t plain_end = dwindow_out && end == length ? end - k : end - (k - 1);
+    for (; next < end - (k - 1); next++) {
+      if (!conv_plain(c, next) || next >= plain_end) {
+        input_grad(next, first);
+        continue;
+      }
+      vf sum = vzero();
+      for (int64_t j = 0; j < k; j++) sum = sum + c.weight[j] * pending[next - first + k - 1 - j];
+      vstore(dx + next * c.e, sum);
+    }
     for (int64_t j = 0; j < k - 1; j++) pending[j] = pending[end - start + j];
   }
   // What is left has its readers among the last k - 1 tokens, which now lie at the start of `pending`.
