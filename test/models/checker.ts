@@ -1,0 +1,273 @@
+/**
+ * The laws every language model obeys, on one device: any way of feeding the same tokens gives the same numbers. Two ways differ by
+ * rounding only; how much that may be follows from the number of roundings on the way (see `tolerance`).
+ */
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Backend, useDevice } from '../../src/backend/backend.ts';
+import type { ReferenceBackend } from '../../src/backend/reference/index.ts';
+import { Rng } from '../../src/base/rng.ts';
+import { generateTokens } from '../../src/generate/engine.ts';
+import type { ModelConfig, ModelConfigInput } from '../../src/models/config.ts';
+import { type ForwardOptions, LanguageModel } from '../../src/models/language-model.ts';
+import type { State } from '../../src/models/state.ts';
+import { gatedMlpWidth } from '../../src/nn/layers.ts';
+import { crossEntropy, IGNORE_INDEX } from '../../src/ops/cross-entropy.ts';
+import { keep, scope } from '../../src/tensor/scope.ts';
+import { backward, noGrad } from '../../src/tensor/tape.ts';
+import { Tensor } from '../../src/tensor/tensor.ts';
+import { AdamW } from '../../src/train/adamw.ts';
+
+type Floats = Float32Array | Float64Array;
+
+/** Logits and states of one way of feeding, on the host, by name. */
+export type Values = Record<string, Floats>;
+
+/** All 64 bits where the device keeps them. */
+async function values(tensor: Tensor): Promise<Floats> {
+  const { device } = tensor;
+  return 'readF64' in device ? (device as ReferenceBackend).readF64(tensor, tensor.size) : tensor.floats();
+}
+
+export async function stateValues(state: State): Promise<Values> {
+  const result: Values = {};
+  for (const [i, { conv, ssm }] of state.layers.entries()) {
+    result[`conv ${i}`] = await values(conv);
+    result[`ssm ${i}`] = await values(ssm);
+  }
+  return result;
+}
+
+/** Unit roundoff of what the device stores. */
+const unitOf = (backend: Backend) => (backend.description.includes('float64 storage') ? 2 ** -53 : 2 ** -24);
+
+/**
+ * The most roundings between a weight and a logit: the terms of each sum, the roundings of each function (at most 10 per
+ * exponential, one per product), and for a state the decays of all tokens after it.
+ */
+export function roundings(config: ModelConfig, length: number): number {
+  const { d_model: d, d_inner: e, d_state: n, d_conv: k, dt_rank: r, n_layer, d_intermediate } = config;
+  const norm = d + 6;
+  const mixer = d + 1 + (k + 10) + e + (r + 10) + (n + 10 * length) + (e + 10);
+  const mlp = d_intermediate > 0 ? norm + d + 10 + gatedMlpWidth(d_intermediate) : 0;
+  return d + n_layer * (norm + mlp + mixer + 2) + norm;
+}
+
+/** First-order bound of the difference of two float computations, relative to the largest value of the tensor. */
+function expectClose(actual: Values, expected: Values, relative: number): void {
+  expect(Object.keys(actual)).toEqual(Object.keys(expected));
+  for (const [name, want] of Object.entries(expected)) {
+    const got = actual[name]!;
+    expect(got.length, name).toBe(want.length);
+    let scale = 0;
+    let worst = 0;
+    for (let i = 0; i < want.length; i++) {
+      scale = Math.max(scale, Math.abs(want[i]!));
+      const error = Math.abs(got[i]! - want[i]!);
+      worst = Math.max(worst, error); // a NaN stays and fails
+    }
+    expect(worst, `${name}, of ${scale}`).toBeLessThanOrEqual(relative * scale);
+  }
+}
+
+const join = (parts: readonly Floats[]): Float64Array => Float64Array.from(parts.flatMap((p) => [...p]));
+
+/** Runs pieces one after the other, each from the state of the one before. */
+async function feed(model: LanguageModel, pieces: readonly number[][][], first?: State): Promise<Values> {
+  const outputs = scope(() =>
+    noGrad(() => {
+      let state = first;
+      return pieces.map((ids) => {
+        const out = model.forward(ids, { state });
+        state = out.state;
+        return { logits: out.logits, state: out.state };
+      });
+    }),
+  );
+  const logits = [];
+  for (const out of outputs) logits.push(await values(out.logits));
+  const result = { logits: join(logits), ...(await stateValues(outputs.at(-1)!.state)) };
+  for (const out of outputs) {
+    out.logits.dispose();
+    out.state.dispose();
+  }
+  return result;
+}
+
+/** Gradients of all parameters by name, and the loss. */
+async function gradients(model: LanguageModel, loss: () => Tensor): Promise<Values> {
+  const value = scope(() => {
+    const result = loss();
+    backward(result);
+    return result.detach();
+  });
+  const result: Values = { loss: await values(value) };
+  value.dispose();
+  for (const [name, tensor] of model.namedParameters()) {
+    if (tensor.grad) result[name] = await values(tensor.grad);
+  }
+  model.zeroGrad();
+  return result;
+}
+
+export function checkModel(name: string, input: ModelConfigInput, backend: Backend): void {
+  describe(name, () => {
+    const LENGTH = 9;
+    let model: LanguageModel;
+    let relative: number;
+    const rng = new Rng(17);
+    const ids = (length: number) => Array.from({ length }, () => rng.below(input.vocab_size));
+
+    beforeAll(async () => {
+      await useDevice(backend);
+      model = new LanguageModel(input, { seed: 23 });
+      relative = 2 * roundings(model.config, 2 * LENGTH) * unitOf(backend);
+    });
+    afterAll(() => model.dispose());
+
+    it('a whole forward pass equals one step per token', async () => {
+      const [a, b] = [ids(LENGTH), ids(LENGTH)];
+      const whole = await feed(model, [[a, b]]);
+      let state = model.initialState(2);
+      const logits: Floats[] = [];
+      for (let t = 0; t < LENGTH; t++) {
+        const out = model.step([a[t]!, b[t]!], state);
+        state.dispose();
+        state = out.state;
+        logits.push(await values(out.logits));
+        out.logits.dispose();
+      }
+      const width = logits[0]!.length / 2;
+      const row = (i: number) => join(logits.map((both) => both.slice(i * width, (i + 1) * width)));
+      expectClose({ logits: join([row(0), row(1)]), ...(await stateValues(state)) }, whole, relative);
+      expect(state.tokens).toEqual([LENGTH, LENGTH]);
+      state.dispose();
+    });
+
+    it('split anywhere equals whole, empty pieces included', async () => {
+      const row = ids(2 * LENGTH);
+      const whole = await feed(model, [[row]]);
+      const cuts = fc.array(fc.integer({ min: 0, max: row.length }), { maxLength: 4 });
+      await fc.assert(
+        fc.asyncProperty(cuts, async (cuts) => {
+          const ends = [0, ...cuts.sort((a, b) => a - b), row.length];
+          const pieces = ends.slice(1).map((end, i) => [row.slice(ends[i], end)]);
+          expectClose(await feed(model, pieces), whole, relative);
+        }),
+        { numRuns: 8 },
+      );
+    });
+
+    it('rows of a ragged batch equal the rows alone, from any state', async () => {
+      const rows = [ids(4), ids(1), [], ids(LENGTH)];
+      const before = noGrad(() => model.forward([ids(3), ids(3), ids(3), ids(3)]));
+      const out = noGrad(() => model.forward(rows, { state: before.state }));
+      const logits = await values(out.logits);
+      const [, l, v] = out.logits.dims(3);
+      for (const [i, row] of rows.entries()) {
+        const [start, end] = [before.state.rows([i]), out.state.rows([i])];
+        const alone = await feed(model, [[row]], start);
+        const own = logits.slice(i * l * v, (i * l + row.length) * v);
+        expectClose({ logits: own, ...(await stateValues(end)) }, alone, relative);
+        expect(end.tokens).toEqual([3 + row.length]);
+        start.dispose();
+        end.dispose();
+      }
+      for (const { logits, state } of [before, out]) {
+        logits.dispose();
+        state.dispose();
+      }
+    });
+
+    it('packed documents equal separate ones', async () => {
+      const documents = [ids(3), ids(1), ids(5)];
+      const options: ForwardOptions = { sequenceIds: [documents.flatMap((doc, i) => doc.map(() => i + 4))] };
+      const packed = noGrad(() => model.forward([documents.flat()], options));
+      const logits = [];
+      let last: Values = {};
+      for (const document of documents) {
+        last = await feed(model, [[document]]);
+        logits.push(last.logits!);
+      }
+      const actual = { logits: await values(packed.logits), ...(await stateValues(packed.state)) };
+      expectClose(actual, { ...last, logits: join(logits) }, relative);
+      packed.logits.dispose();
+      packed.state.dispose();
+    });
+
+    /** Mean loss of the second half of a row. */
+    const halves = () => {
+      const row = ids(2 * LENGTH + 1);
+      const targets = row.slice(1);
+      return { first: row.slice(0, LENGTH), second: row.slice(LENGTH, -1), row: row.slice(0, -1), targets };
+    };
+    const i32 = (list: readonly number[]) => Tensor.from(Int32Array.from(list), [1, list.length]);
+
+    it('gradients flow through the state', async () => {
+      const { first, second, row, targets } = halves();
+      const later = targets.map((id, t) => (t < LENGTH ? IGNORE_INDEX : id));
+      const whole = await gradients(model, () => crossEntropy(model.forward([row]).logits, i32(later)));
+      const split = await gradients(model, () => {
+        const { state } = model.forward([first]);
+        return crossEntropy(model.forward([second], { state }).logits, i32(targets.slice(LENGTH)));
+      });
+      // Forward and backward, and one term more per token in the gradients of weights.
+      expectClose(split, whole, 3 * relative);
+      const cut = await gradients(model, () => {
+        const state = model.forward([first]).state.detach();
+        return crossEntropy(model.forward([second], { state }).logits, i32(targets.slice(LENGTH)));
+      });
+      expect(() => expectClose(cut, whole, 3 * relative)).toThrow(); // the state does matter
+    });
+
+    it('gradient checkpointing gives the same bits', async () => {
+      const { row, targets } = halves();
+      const loss = (checkpointing: boolean) =>
+        gradients(model, () => model.loss([row], i32(targets), { checkpointing }).loss);
+      expect(await loss(true)).toEqual(await loss(false));
+    });
+
+    it('never samples ids that pad the vocabulary', async () => {
+      const { weight } = model.lm_head ?? model.backbone.embeddings;
+      const good = await weight.floats();
+      const [rows, d] = weight.dims(2);
+      const { vocab_size } = model.config;
+      expect(rows).toBeGreaterThan(vocab_size);
+      // The padding gets both signs of a large weight: one of each pair is the most likely id by far.
+      weight.write(good.map((x, i) => (i < vocab_size * d ? x : Math.floor(i / d) % 2 === 0 ? 100 : -100)));
+      const tokens: number[] = [];
+      for await (const step of generateTokens(model, [[0], [1]], { maxTokens: 20, seed: 1 })) {
+        for (const { token } of step.rows) if (token !== null) tokens.push(token);
+        if (step.rows[0]!.finishReason) step.state.dispose();
+      }
+      weight.write(good);
+      expect(tokens).toHaveLength(40);
+      expect(Math.max(...tokens)).toBeLessThan(vocab_size);
+    });
+
+    it('learns one sentence by heart', async () => {
+      const { weight } = model.backbone.embeddings;
+      const before = await weight.floats();
+      const { row, targets } = halves();
+      const optimizer = new AdamW(model.namedParameters(), { weightDecay: 0 });
+      const answer = keep(i32(targets));
+      let first = 0;
+      let loss = 0;
+      for (let step = 0; step < 60; step++) {
+        const value = scope(() => {
+          const { loss } = model.loss([row], answer);
+          backward(loss);
+          return loss.detach();
+        });
+        loss = await value.item();
+        value.dispose();
+        optimizer.step(0.03).dispose();
+        if (step === 0) first = loss;
+      }
+      answer.dispose();
+      expect(first).toBeGreaterThan(1);
+      expect(loss).toBeLessThan(first / 20);
+      expect(await weight.floats()).not.toEqual(before);
+    });
+  });
+}
