@@ -8,7 +8,6 @@ import { ConfigError } from '../base/errors.ts';
 import { Rng } from '../base/rng.ts';
 import { loadCheckpoint } from '../io/checkpoint.node.ts';
 import { readTextIfPresent, writeFileAtomic } from '../io/file.ts';
-import type { ModelConfig } from '../models/config.ts';
 import { LanguageModel } from '../models/language-model.ts';
 import { tokenizerFromFiles } from '../text/index.ts';
 import { AdamW } from './adamw.ts';
@@ -19,31 +18,15 @@ import { packedWindows } from './data-packed.ts';
 import { sliceTokens, splitTokens, type TokenData } from './data-tokens.ts';
 import { openEnwik8 } from './enwik8.node.ts';
 import { evaluate } from './evaluate.ts';
-import { type Budget, startPosition, type TrainEvent, type TrainResult, train } from './loop.ts';
+import { type Budget, startPosition, type TrainResult, train } from './loop.ts';
 import { formatMetrics, parseMetrics, type StepMetrics } from './metrics.ts';
 import { makeSchedule } from './schedule.ts';
 import { holdsCheckpoint, restoreRun, saveRun, settingsOf } from './train-lm-checkpoint.node.ts';
+import type { TrainLmEvent } from './train-lm-events.ts';
 import { type LmSettings, modelInput, resolveSettings, resumeSettings } from './train-lm-options.ts';
 import { openTokenizer } from './train-lm-tokenizer.node.ts';
 
 export const METRICS_FILE = 'metrics.jsonl';
-
-export type TrainLmEvent =
-  | TrainEvent
-  | { kind: 'data'; progress: CorpusProgress }
-  | { kind: 'download'; doneBytes: number; totalBytes: number | null }
-  /** Everything is open; training starts now. */
-  | {
-      kind: 'begin';
-      settings: LmSettings;
-      config: ModelConfig;
-      parameterCount: number;
-      device: string;
-      trainTokens: number;
-      validTokens: number;
-      /** Steps done before; 0 for a new run. */
-      step: number;
-    };
 
 export interface TrainLmOptions {
   /** The folder of the run. */
@@ -64,6 +47,9 @@ export interface TrainLmResult extends TrainResult {
   settings: LmSettings;
   /** The trained model with its tokenizer. The caller disposes it. */
   model: LanguageModel;
+  parameterCount: number;
+  /** What it ran on. */
+  device: string;
   /** All of metrics.jsonl. */
   metrics: StepMetrics[];
 }
@@ -77,7 +63,7 @@ export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
   const isTaken = await holdsCheckpoint(out);
   if (start === 'new' && isTaken) {
     throw new ConfigError(
-      `train lm: expected a folder without a checkpoint, got ${out}. Resume it, replace it, or choose another folder.`,
+      `train lm: expected a folder without a checkpoint, got ${out}. Resume it (--resume), replace it (--force) or choose another folder.`,
     );
   }
   if (start === 'resume' && !isTaken) {
@@ -126,12 +112,14 @@ export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
       await saveRun(out, run, position); // tells now whether the folder can be written, and a killed run can be resumed
     }
     const metrics = await openMetrics(out, position.step);
+    const { parameterCount } = model;
+    const device = model.parameters()[0]!.device.description;
     onProgress?.({
       kind: 'begin',
       settings,
       config: model.config,
-      parameterCount: model.parameterCount,
-      device: model.parameters()[0]!.device.description,
+      parameterCount,
+      device,
       trainTokens: parts.train.length,
       validTokens: valid.length,
       step: position.step,
@@ -167,7 +155,7 @@ export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
       },
     });
     await model.refreshFingerprint();
-    return { ...result, out, settings, model, metrics };
+    return { ...result, out, settings, model, parameterCount, device, metrics };
   } finally {
     for (const close of closing.reverse()) await close();
   }

@@ -19,6 +19,7 @@ beforeAll(async () => {
   await useDevice(createReference());
   folder = await mkdtemp(join(tmpdir(), 'mamba-resume-'));
   data = join(folder, 'toy.txt');
+  process.env.MAMBA_CACHE = join(folder, 'cache');
   await writeFile(data, toyText);
   await writeFile(
     join(folder, 'docs.jsonl'),

@@ -1,0 +1,58 @@
+/** `mamba-ts/train`: optimizer, schedules, data, the training loop, evaluation, reports. Importable in a browser. */
+export { AdamW, type AdamWOptions, decays } from './adamw.ts';
+export {
+  type Batch,
+  type BatchOptions,
+  type BatchPosition,
+  type BatchStream,
+  contiguousStreams,
+  IGNORE_INDEX,
+  randomWindows,
+} from './data-batches.ts';
+export { evaluationStream, evaluationWindows, targetTextBytes } from './data-evaluation.ts';
+export { packedWindows } from './data-packed.ts';
+export { type PagedTokensOptions, pagedTokens } from './data-paged.ts';
+export {
+  checkVocabulary,
+  type MemoryTokensOptions,
+  memoryTokens,
+  sliceTokens,
+  splitTokens,
+  type TokenData,
+} from './data-tokens.ts';
+export { type EvaluateOptions, type Evaluation, evaluate } from './evaluate.ts';
+export {
+  type Budget,
+  DivergenceError,
+  type LoopPosition,
+  startPosition,
+  type TrainEvent,
+  type TrainOptions,
+  type TrainResult,
+  train,
+} from './loop.ts';
+export { formatMetrics, parseMetrics, type StepMetrics } from './metrics.ts';
+export {
+  formatCount,
+  formatDuration,
+  formatLoss,
+  type Progress,
+  type ProgressOptions,
+  type ProgressStream,
+  progressLine,
+} from './progress.ts';
+export { type ReportAssets, type ReportData, renderReport } from './report.ts';
+export {
+  makeSchedule,
+  rateAtProgress,
+  rateAtStep,
+  SCHEDULES,
+  type Schedule,
+  type ScheduleKind,
+  shapeAt,
+} from './schedule.ts';
+export { type StepOptions, type StepOutcome, trainStep } from './step.ts';
+export type { TrainLmEvent } from './train-lm-events.ts';
+export { type LmSettings, modelInput, PRESETS, type Preset, SAMPLINGS } from './train-lm-options.ts';
+export { trainLmProgress } from './train-lm-progress.ts';
+export { type LmRunSummary, lmReport } from './train-lm-report.ts';
