@@ -5,8 +5,8 @@
 // the machine has it (-ffp-contract=fast). A comparison gives a `vi` of 0 and -1.
 //
 // The functions below are our own because WebAssembly has no math library and because a vector and a scalar must give
-// the same bits. NaN and infinities go through. Error bounds are measured over all arguments by native/test; see
-// docs/numerics.md. Polynomials are minimax fits of the named function.
+// the same bits. NaN and infinities go through. Error bounds are checked by native/test/vec.cc; see docs/numerics.md.
+// Polynomials are minimax fits of the named function.
 #pragma once
 
 #include <stddef.h>
