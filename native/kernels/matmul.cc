@@ -26,8 +26,9 @@ constexpr int MM_WIDTH = MM_VECTORS * W;
 constexpr int64_t MM_KC = 128;
 constexpr int64_t MM_NC = 512;
 constexpr int64_t MM_MC = 40 * MM_ROWS;
-// Floats from one packed sliver of a to the next; the odd cache line keeps them out of each other's cache sets.
+// Floats from one packed sliver of a, or panel of b, to the next; the odd cache line keeps them out of each other's sets.
 constexpr int64_t MM_SLIVER = MM_ROWS * MM_KC + 16;
+constexpr int64_t MM_PANEL = MM_WIDTH * MM_KC + 16;
 
 // Rows ahead that packing prefetches: short pieces at long strides are invisible to the hardware's prefetchers.
 constexpr int64_t MM_AHEAD = 8;
@@ -135,29 +136,40 @@ static inline void matmul_transpose4(const float* from, int64_t ld, float* to, i
   *(matmul_quad*)(to + 3 * to_ld) = __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7);
 }
 
-// Rows p.. of op(b), columns j.. (at most `width` = V * W of them, the rest zero) -> [kc][width].
-static void matmul_pack_b(const MatmulShape& s, const float* b, int64_t j, int64_t columns, int64_t p, int64_t kc, int width,
-                          float* to) {
-  if (!s.transB) {
-    const float* from = b + p * s.ldb + j;
-    for (int64_t q = 0; q < kc; q++, from += s.ldb, to += width) {
-      int64_t x = 0;
-      for (int64_t y = 0; y < width; y += 16) __builtin_prefetch(from + y + MM_AHEAD * s.ldb);
-      for (; x + W <= columns; x += W) vstore(to + x, vload(from + x));
-      if (x < columns) vstore(to + x, vload_part(from + x, (int)(columns - x)));
+// Rows p.. of op(b), columns [j0, j1) -> panels of [kc][width], MM_PANEL apart; width is MM_WIDTH, in the last panel what
+// covers the rest in whole vectors, filled up with zeros.
+static void matmul_pack_b(const MatmulShape& s, const float* b, int64_t j0, int64_t j1, int64_t p, int64_t kc, float* to) {
+  // Row by row across the panels: long pieces.
+  const float* from = b + p * s.ldb;
+  for (int64_t q = 0; q < kc; q++, from += s.ldb) {
+    float* panel = to;
+    for (int64_t j = j0; j < j1; j += MM_WIDTH, panel += MM_PANEL) {
+      const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH, width = (columns + W - 1) / W * W;
+      for (int64_t x = 0; x < width; x += 16) __builtin_prefetch(from + j + x + MM_AHEAD * s.ldb);
+      for (int64_t x = 0; x < width; x += W) {
+        const int64_t left = columns - x;
+        vstore(panel + q * width + x, left >= W ? vload(from + j + x) : vload_part(from + j + x, (int)left));
+      }
     }
-    return;
   }
-  const float* from = b + j * s.ldb + p;
-  int64_t x = 0;
-  for (; x + 4 <= columns; x += 4) {
-    int64_t q = 0;
-    for (; q + 4 <= kc; q += 4) matmul_transpose4(from + x * s.ldb + q, s.ldb, to + q * width + x, width);
-    for (; q < kc; q++)
-      for (int y = 0; y < 4; y++) to[q * width + x + y] = from[(x + y) * s.ldb + q];
+}
+
+// The same for b stored (n, k), panel by panel.
+static void matmul_pack_b_by_n(const MatmulShape& s, const float* b, int64_t j0, int64_t j1, int64_t p, int64_t kc,
+                               float* to) {
+  for (int64_t j = j0; j < j1; j += MM_WIDTH, to += MM_PANEL) {
+    const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH, width = (columns + W - 1) / W * W;
+    const float* from = b + j * s.ldb + p;
+    int64_t x = 0;
+    for (; x + 4 <= columns; x += 4) {
+      int64_t q = 0;
+      for (; q + 4 <= kc; q += 4) matmul_transpose4(from + x * s.ldb + q, s.ldb, to + q * width + x, width);
+      for (; q < kc; q++)
+        for (int y = 0; y < 4; y++) to[q * width + x + y] = from[(x + y) * s.ldb + q];
+    }
+    for (; x < width; x++)
+      for (int64_t q = 0; q < kc; q++) to[q * width + x] = x < columns ? from[x * s.ldb + q] : 0.0f;
   }
-  for (; x < width; x++)
-    for (int64_t q = 0; q < kc; q++) to[q * width + x] = x < columns ? from[x * s.ldb + q] : 0.0f;
 }
 
 // One tile of c: rows [i0, i1), columns [j0, j1), at most MM_NC of them.
@@ -168,11 +180,8 @@ static void matmul_tile(const MatmulShape& s, const float* a, const float* b, fl
   const MatmulCut depth(0, s.k, s.k > 0 ? (s.k + MM_KC - 1) / MM_KC : 1);
   for (int64_t block = 0; block < depth.parts; block++) {
     const int64_t p = depth.start(block), kc = depth.size(block);
-    for (int64_t j = j0; j < j1; j += MM_WIDTH) {
-      const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH;
-      const int width = (int)((columns + W - 1) / W * W);
-      matmul_pack_b(s, b, j, columns, p, kc, width, packed_b + (j - j0) * kc);
-    }
+    if (s.transB) matmul_pack_b_by_n(s, b, j0, j1, p, kc, packed_b);
+    else matmul_pack_b(s, b, j0, j1, p, kc, packed_b);
     for (int64_t begin = i0; begin < i1; begin += MM_MC) {
       const int64_t end = begin + MM_MC < i1 ? begin + MM_MC : i1;
       const MatmulCut slivers(begin, end, (end - begin + MM_ROWS - 1) / MM_ROWS);
@@ -182,12 +191,13 @@ static void matmul_tile(const MatmulShape& s, const float* a, const float* b, fl
         const int rows = slivers.size(sliver);
         if (!s.transA) matmul_pack_a(s, a, i, rows, p, kc, packed_a);
         const float* own = s.transA ? packed_a + sliver * MM_SLIVER : packed_a;
-        for (int64_t j = j0; j < j1; j += MM_WIDTH) {
+        const float* panel = packed_b;
+        for (int64_t j = j0; j < j1; j += MM_WIDTH, panel += MM_PANEL) {
           const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH;
           const int vectors = (int)((columns + W - 1) / W);
           const MatmulStore store = {block > 0 || s.accumulate, block == 0 && bias ? bias + j : nullptr};
           const MatmulMicro micro = s.transA ? matmul_find<true>(rows, vectors) : matmul_find<false>(rows, vectors);
-          micro(kc, own, packed_b + (j - j0) * kc, c + i * s.n + j, s.n, (int)(columns - (vectors - 1) * W), store);
+          micro(kc, own, panel, c + i * s.n + j, s.n, (int)(columns - (vectors - 1) * W), store);
         }
       }
     }
@@ -204,7 +214,7 @@ struct MatmulTiles {
 static MatmulTiles matmul_tiles(const MatmulShape& s, int64_t batch) {
   const double wanted = 2.0 * s.m * s.n * s.k * batch / 4e6;
   const int64_t tasks = wanted > 32 ? 32 : (int64_t)wanted;
-  const int64_t least_height = 96, least_width = s.m < 64 ? 64 : 128;
+  const int64_t least_height = s.transB ? 256 : 96, least_width = s.m < 64 ? 64 : 128;
   MatmulTiles tiles = {1, (s.n + MM_NC - 1) / MM_NC};
   while (tiles.rows * tiles.columns * batch < tasks) {
     const int64_t height = s.m / tiles.rows, width = s.n / tiles.columns;

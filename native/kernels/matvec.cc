@@ -4,9 +4,9 @@
 // Rows of b that are read side by side, and rows of a that share one reading.
 constexpr int MV_STREAMS = 8;
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int MV_ROWS = 4, MV_SHARED_STREAMS = 4;  // 16 accumulators, 8 operands
+constexpr int MV_ROWS = 4, MV_SHARED_STREAMS = 6;  // 24 accumulators, 5 operands
 #else
-constexpr int MV_ROWS = 2, MV_SHARED_STREAMS = 4;  // 8 accumulators, 6 operands
+constexpr int MV_ROWS = 2, MV_SHARED_STREAMS = 4;  // 8 accumulators, 3 operands
 #endif
 // From this many rows of a on, packing pays.
 constexpr int64_t MV_LIMIT = 16;
