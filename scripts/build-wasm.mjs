@@ -82,7 +82,8 @@ export async function buildWasm({ force = false, log = () => {} } = {}) {
   let bytes;
   let messages = '';
   try {
-    const { runClang } = await import('@yowasp/clang');
+    const { runClang, runLLVM } = await import('@yowasp/clang');
+    await runLLVM(null, {}, { fetchProgress: () => {} }); // loads the compiler without a word on stdout
     const stderr = (chunk) => {
       if (chunk) messages += Buffer.from(chunk).toString();
     };

@@ -224,3 +224,15 @@ describe.each(isaVariants())('threads on %s', (isa) => {
     expect(last.every((value) => value === 3000)).toBe(true);
   });
 });
+
+describe('scripts/build-native.mjs', () => {
+  it('without a compiler says so and does not throw', async () => {
+    vi.stubEnv('CXX', '');
+    vi.stubEnv('PATH', '/nonexistent');
+    const { buildNative } = await import('../../scripts/build-native.mjs');
+    const lines: string[] = [];
+    const result = await buildNative({ log: (line: string) => lines.push(line) });
+    expect(result).toMatchObject({ ok: false, path: null });
+    expect(lines.join()).toMatch(/no C\+\+ compiler.*WebAssembly takes over/);
+  });
+});
