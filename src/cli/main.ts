@@ -4,10 +4,14 @@ import { realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError } from 'commander';
 import { onDeviceNotice, VERSION } from '../index.node.ts';
+import { register as registerEval } from './commands/eval.ts';
 import { register as registerGenerate } from './commands/generate.ts';
 import { register as registerInfo } from './commands/info.ts';
 import { register as registerLogits } from './commands/logits.ts';
+import { register as registerTrain } from './commands/train.ts';
 import { type CliIo, connectIo } from './output.ts';
+
+const COMMANDS = [registerTrain, registerEval, registerGenerate, registerLogits, registerInfo];
 
 /** Runs one command line (without node and script) and gives its exit code. Never throws. */
 export async function run(argv: readonly string[], io: CliIo): Promise<number> {
@@ -29,7 +33,7 @@ export async function run(argv: readonly string[], io: CliIo): Promise<number> {
     })
     .showHelpAfterError('Run with --help for the options.');
   connectIo(program, io);
-  for (const register of [registerGenerate, registerLogits, registerInfo]) register(program);
+  for (const register of COMMANDS) register(program);
   onDeviceNotice((message) => io.stderr.write(`${message}\n`));
   try {
     await program.parseAsync([...argv], { from: 'user' });

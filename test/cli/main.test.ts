@@ -12,6 +12,7 @@ import {
   VERSION,
 } from '../../src/index.node.ts';
 import { byteTokenizer } from '../../src/text/index.ts';
+import { roundings } from '../models/checker.ts';
 import { cli } from './cli.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'mamba-ts-cli-'));
@@ -39,7 +40,8 @@ describe('usage', () => {
   it('--help lists the commands', async () => {
     const { code, stdout } = await cli(['--help']);
     expect(code).toBe(0);
-    for (const name of ['generate', 'eval', 'logits', 'info']) expect(stdout).toContain(`  ${name} `);
+    for (const name of ['train', 'eval', 'generate', 'logits', 'info'])
+      expect(stdout).toContain(`  ${name} `);
   });
 
   it.each([
@@ -174,7 +176,9 @@ describe('logits', () => {
     for (const row of [0, 1]) {
       const whole = expected.subarray((4 * row + 3) * 256, (4 * row + 4) * 256);
       const split = last.subarray(row * 256, (row + 1) * 256);
-      for (let i = 0; i < 256; i++) expect(Math.abs(whole[i]! - split[i]!)).toBeLessThan(1e-5);
+      const scale = Math.max(...whole.map(Math.abs));
+      const bound = 2 * roundings(model.config, 4) * 2 ** -24 * scale;
+      for (let i = 0; i < 256; i++) expect(Math.abs(whole[i]! - split[i]!)).toBeLessThanOrEqual(bound);
     }
   });
 
@@ -194,6 +198,44 @@ describe('logits', () => {
       await file.close();
     }
   }
+});
+
+describe('eval', () => {
+  const text = 'It was the best of times, it was the wörst of times. '.repeat(20);
+  const base = ['eval', '--model', modelFolder, '--json'];
+
+  it('gives the mean loss of the text, in windows and as one stream', async () => {
+    writeFileSync(at('text.txt'), text);
+    const argv = [...base, '--data', at('text.txt')];
+    const windows = JSON.parse((await cli([...argv, '--window', '50', '--batch', '3'])).stdout);
+    const ids = [...new TextEncoder().encode(text)];
+    expect(windows).toMatchObject({ tokens: ids.length - 1, bytes: ids.length - 1, data: 'text.txt' });
+    expect(windows.bitsPerByte).toBeCloseTo(windows.loss / Math.LN2, 12);
+    expect(windows.perplexity).toBeCloseTo(Math.exp(windows.loss), 9);
+
+    const stream = JSON.parse((await cli([...argv, '--window', '50', '--stream'])).stdout);
+    const model = await loadModel(modelFolder);
+    const { logits } = noGrad(() => model.forward([ids.slice(0, -1)]));
+    const rows = await logits.floats();
+    let nats = 0;
+    for (let t = 0; t + 1 < ids.length; t++) {
+      const row = rows.subarray(256 * t, 256 * (t + 1));
+      const total = row.reduce((sum, x) => sum + Math.exp(x), 0);
+      nats += Math.log(total) - row[ids[t + 1]!]!;
+    }
+    // Losses near log 256 with a relative rounding of the logits and of the sum over 256 terms in float32.
+    expect(Math.abs(stream.loss - nats / (ids.length - 1))).toBeLessThan(300 * 2 ** -24 * Math.log(256));
+  });
+
+  it('needs text', async () => {
+    writeFileSync(at('empty.txt'), '');
+    const empty = await cli([...base, '--data', at('empty.txt')]);
+    expect(empty.code).toBe(1);
+    expect(empty.stderr).toMatch(/text/);
+    const missing = await cli([...base, '--data', at('no-such.txt')]);
+    expect(missing.code).toBe(1);
+    expect(missing.stderr).toContain('no-such.txt');
+  });
 });
 
 describe('info', () => {
