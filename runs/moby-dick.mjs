@@ -8,8 +8,16 @@ import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
-import { currentDevice, MambaError, onDeviceNotice, useDevice } from '../dist/index.node.js';
-import { lmReport, lossChart, trainLm, trainLmProgress, writeReport } from '../dist/train/index.node.js';
+import {
+  currentDevice,
+  lossChart,
+  MambaError,
+  onDeviceNotice,
+  trainLm,
+  useDevice,
+  writeReport,
+} from '../dist/index.node.js';
+import { lmReport, trainLmProgress } from '../dist/train/index.js';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const PROMPT = 'Call me Ishmael. ';

@@ -3,7 +3,13 @@ import { registerBackend, setDefaultDevice } from './backend/backend.ts';
 import { nativeFactory, wasmFileFactory } from './backend/native.ts';
 import { openDefaultDevice } from './default-device.node.ts';
 
-export { isaVariants, type NativeOptions, openNative, openWasmFile } from './backend/native.ts';
+export {
+  isaVariants,
+  type NativeBackend,
+  type NativeOptions,
+  openNative,
+  openWasmFile,
+} from './backend/native.ts';
 export { onDeviceNotice, openDefaultDevice } from './default-device.node.ts';
 export * from './index.ts';
 export {
@@ -19,6 +25,8 @@ export { type LoadModelOptions, loadModel, saveModel } from './load-model.node.t
 export { type CorpusOptions, type CorpusProgress, openCorpus } from './train/corpus.node.ts';
 export { type CorpusFile, listCorpusFiles } from './train/corpus-files.node.ts';
 export { type Enwik8, type Enwik8Options, openEnwik8 } from './train/enwik8.node.ts';
+export { lossChart, writeReport } from './train/report-file.node.ts';
+export { METRICS_FILE, type TrainLmOptions, type TrainLmResult, trainLm } from './train/train-lm.node.ts';
 
 // After index.ts has run: these take the place of the browser's.
 registerBackend(wasmFileFactory);

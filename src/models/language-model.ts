@@ -102,19 +102,24 @@ export class LanguageModel extends Module implements StateModel {
     super();
     this.config = resolveConfig(config);
     const { seed = 0 } = options;
-    const init = { rng: seed === null ? null : new Rng(seed) };
+    const init: Init = { rng: seed === null ? null : new Rng(seed), samples: [] };
     this.backbone = new Backbone(init, this.config);
     this.lm_head = this.config.tie_embeddings
       ? null
       : new Linear(init, this.config.d_model, paddedVocabSize(this.config));
-    this.#fingerprint = fingerprintOf(this.config, seed === null ? [] : [Float32Array.of(seed)]);
+    this.#fingerprint = fingerprintOf(this.config, init.samples);
   }
 
   get fingerprint(): string {
     return this.#fingerprint;
   }
 
-  /** Recomputes the fingerprint from the small parameters. Called after loading, training and before saving. */
+  /** Where the weights live. */
+  get device(): Tensor['device'] {
+    return this.backbone.embeddings.weight.device;
+  }
+
+  /** Recomputes the fingerprint from the small parameters: after loading, and whenever a state is written. */
   async refreshFingerprint(): Promise<string> {
     const samples = [];
     for (const [, tensor] of this.namedParameters())
@@ -130,9 +135,9 @@ export class LanguageModel extends Module implements StateModel {
 
   /** The state before any token, for `batch` rows. Lives until it is disposed. */
   initialState(batch = 1): State {
-    const zeros = (shape: number[]) => keep(Tensor.zeros([batch, ...shape]));
+    const zeros = (shape: number[]) => keep(Tensor.zeros([batch, ...shape], { device: this.device }));
     const layers = this.stateShapes.map(({ conv, ssm }) => ({ conv: zeros(conv), ssm: zeros(ssm) }));
-    return new State(layers, new Array<number>(batch).fill(0), this.fingerprint);
+    return new State(layers, new Array<number>(batch).fill(0), this);
   }
 
   /** Any number of tokens from any state. Throws ShapeError for ids outside the vocabulary, StateError for another model's state. */
@@ -163,7 +168,7 @@ export class LanguageModel extends Module implements StateModel {
         : linear(final, this.backbone.embeddings.weight);
       const before = options.state?.tokens ?? new Array<number>(b).fill(0);
       const tokens = before.map((count, row) => count + (lengths?.[row] ?? l));
-      return { logits, state: new State(layers, tokens, this.fingerprint), hidden };
+      return { logits, state: new State(layers, tokens, this), hidden };
     });
   }
 
@@ -193,7 +198,8 @@ export class LanguageModel extends Module implements StateModel {
     ids: Ids,
     options: ForwardOptions,
   ): { input: Tensor; context: SequenceContext; lengths: number[] | null } {
-    const { input, ragged } = packIds(ids);
+    const { device } = this;
+    const { input, ragged } = packIds(ids, device);
     const [b, l] = input.dims(2);
     const lengths = options.lengths ? [...options.lengths] : ragged;
     if (lengths && (lengths.length !== b || lengths.some((n) => !Number.isInteger(n) || n < 0 || n > l))) {
@@ -205,9 +211,9 @@ export class LanguageModel extends Module implements StateModel {
       );
     }
     const { state } = options;
-    if (state && state.fingerprint !== this.fingerprint) {
+    if (state && !state.fits(this)) {
       throw new StateError(
-        `forward: expected a state of this model (${this.fingerprint}), got one of ${state.fingerprint}. Start from an empty state.`,
+        `forward: expected a state of this model (${this.fingerprint}), got one of ${state.model.fingerprint}. Start from an empty state.`,
       );
     }
     if (state && state.batch !== b) {
@@ -220,10 +226,13 @@ export class LanguageModel extends Module implements StateModel {
       ? null
       : sequenceIds instanceof Tensor
         ? sequenceIds
-        : Tensor.from(Int32Array.from(sequenceIds.flat()), [b, l]);
+        : Tensor.from(Int32Array.from(sequenceIds.flat()), [b, l], { device });
     return {
       input,
-      context: { sequenceIds: packed, lengths: lengths && Tensor.from(Int32Array.from(lengths)) },
+      context: {
+        sequenceIds: packed,
+        lengths: lengths && Tensor.from(Int32Array.from(lengths), [b], { device }),
+      },
       lengths,
     };
   }
@@ -264,11 +273,11 @@ function runAgain(
 function lastTokens(x: Tensor, lengths: readonly number[] | null): Tensor {
   const [b, l, d] = x.dims(3);
   const at = Int32Array.from({ length: b }, (_, row) => row * l + (lengths?.[row] ?? l) - 1);
-  return gatherRows(reshape(x, [b * l, d]), Tensor.from(at, [b, 1]));
+  return gatherRows(reshape(x, [b * l, d]), Tensor.from(at, [b, 1], { device: x.device }));
 }
 
 /** Host rows to an i32 tensor (b, l), padded with 0; `ragged` are the lengths when they differ. */
-function packIds(ids: Ids): { input: Tensor; ragged: number[] | null } {
+function packIds(ids: Ids, device: Tensor['device']): { input: Tensor; ragged: number[] | null } {
   if (ids instanceof Tensor) {
     if (ids.dtype !== 'i32') throw new DTypeError(`forward: expected i32 ids, got ${ids.dtype}.`);
     return { input: ids, ragged: null };
@@ -288,5 +297,8 @@ function packIds(ids: Ids): { input: Tensor; ragged: number[] | null } {
       host[i * l + t] = id;
     });
   });
-  return { input: Tensor.from(host, [ids.length, l]), ragged: lengths.some((n) => n !== l) ? lengths : null };
+  return {
+    input: Tensor.from(host, [ids.length, l], { device }),
+    ragged: lengths.some((n) => n !== l) ? lengths : null,
+  };
 }

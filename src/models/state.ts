@@ -15,8 +15,11 @@ export type LayerState = { conv: Tensor; ssm: Tensor };
 
 /** What State needs to know of a model. */
 export interface StateModel {
-  /** Identifies architecture and weights. */
+  readonly device: Tensor['device'];
+  /** Identifies architecture and weights, as of the last refresh. */
   readonly fingerprint: string;
+  /** Recomputes the fingerprint from the weights. */
+  refreshFingerprint(): Promise<string>;
   /** Shapes of one row of each layer's state. */
   readonly stateShapes: readonly Record<string, readonly number[]>[];
 }
@@ -25,13 +28,18 @@ export class State implements TensorOwner {
   readonly layers: readonly LayerState[];
   /** Tokens read so far, per row. */
   readonly tokens: readonly number[];
-  /** Of the model that made it. */
-  readonly fingerprint: string;
+  /** The model that made it. */
+  readonly model: StateModel;
 
-  constructor(layers: readonly LayerState[], tokens: readonly number[], fingerprint: string) {
+  constructor(layers: readonly LayerState[], tokens: readonly number[], model: StateModel) {
     this.layers = layers;
     this.tokens = tokens;
-    this.fingerprint = fingerprint;
+    this.model = model;
+  }
+
+  /** Whether `model` can go on from here: it made the state, or has the same architecture and weights. */
+  fits(model: StateModel): boolean {
+    return this.model === model || this.model.fingerprint === model.fingerprint;
   }
 
   /** Rows (sequences). */
@@ -78,8 +86,8 @@ export class State implements TensorOwner {
   static join(parts: readonly { state: State; row: number }[]): State {
     const first = parts[0]?.state;
     if (!first) throw new StateError('State.join: expected at least one row, got none.');
-    if (parts.some(({ state }) => state.fingerprint !== first.fingerprint)) {
-      throw new StateError('State.join: expected states of one model, got different fingerprints.');
+    if (parts.some(({ state }) => !state.fits(first.model))) {
+      throw new StateError('State.join: expected states of one model, got states of different ones.');
     }
     const gather = (pick: (layer: LayerState) => Tensor, i: number) =>
       keep(
@@ -99,14 +107,14 @@ export class State implements TensorOwner {
     return new State(
       layers,
       parts.map(({ state, row }) => state.tokens[row]!),
-      first.fingerprint,
+      first.model,
     );
   }
 
   /** The same values outside the gradient graph, for truncated backpropagation through time. */
   detach(): State {
     const layers = this.layers.map(({ conv, ssm }) => ({ conv: conv.detach(), ssm: ssm.detach() }));
-    return new State(layers, this.tokens, this.fingerprint);
+    return new State(layers, this.tokens, this.model);
   }
 
   /** A safetensors file with the tensors `layers.N.conv` and `layers.N.ssm`, the fingerprint and the token counts. */
@@ -117,7 +125,10 @@ export class State implements TensorOwner {
     const tensors = [];
     for (const { name, tensor } of entries)
       tensors.push({ name, shape: tensor.shape, data: await tensor.floats() });
-    return encodeStateBytes(tensors, { fingerprint: this.fingerprint, tokens: JSON.stringify(this.tokens) });
+    return encodeStateBytes(tensors, {
+      fingerprint: await this.model.refreshFingerprint(),
+      tokens: JSON.stringify(this.tokens),
+    });
   }
 
   /**
@@ -144,13 +155,13 @@ export class State implements TensorOwner {
     }
     const tensor = (path: string): Tensor => {
       const { data, shape } = tensors.get(path)!;
-      return keep(Tensor.from(data, shape));
+      return keep(Tensor.from(data, shape, { device: model.device }));
     };
     const layers = shapes.map((_, i) => ({
       conv: tensor(`layers.${i}.conv`),
       ssm: tensor(`layers.${i}.ssm`),
     }));
-    return new State(layers, tokens, model.fingerprint);
+    return new State(layers, tokens, model);
   }
 
   dispose(): void {

@@ -7,13 +7,19 @@ import { Tensor } from '../tensor/tensor.ts';
 /** Makes parameters: from `rng`, or uninitialised when it is null. */
 export interface Init {
   rng: Rng | null;
+  /** Receives the values of the vectors among the parameters: a cheap identity of the weights. */
+  samples: Float32Array[];
 }
 
 /** A parameter of the given shape whose elements come from `value(index)`. */
 export function parameter(init: Init, shape: Shape, value: (rng: Rng, index: number) => number): Tensor {
   const tensor = keep(Tensor.empty(shape));
   const { rng } = init;
-  if (rng) tensor.write(Float32Array.from({ length: sizeOf(shape) }, (_, i) => value(rng, i)));
+  if (rng) {
+    const host = Float32Array.from({ length: sizeOf(shape) }, (_, i) => value(rng, i));
+    tensor.write(host);
+    if (shape.length === 1) init.samples.push(host);
+  }
   tensor.requiresGrad = true;
   return tensor;
 }

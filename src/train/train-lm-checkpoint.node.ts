@@ -109,7 +109,7 @@ export async function restoreRun(
         keep(Tensor.from(await file.readAsF32(`state.${i}.${name}`), [rows, ...shapes[name]]));
       layers.push({ conv: await read('conv'), ssm: await read('ssm') });
     }
-    state = new State(layers, record.stateTokens, run.model.fingerprint);
+    state = new State(layers, record.stateTokens, run.model);
   }
   return { ...position, data: position.data as BatchPosition, state };
 }

@@ -114,6 +114,22 @@ describe.each(devices)('State on $label', ({ backend }) => {
   });
 });
 
+describe('the fingerprint', () => {
+  it('of new weights is what refreshing finds, and follows training', async () => {
+    await useDevice(devices[0]!.backend);
+    const model = new LanguageModel(CONFIG, { seed: 9 });
+    const { fingerprint } = model;
+    expect(await model.refreshFingerprint()).toBe(fingerprint);
+    const { state } = noGrad(() => model.forward(ROWS));
+    const [, vector] = [...model.namedParameters()].find(([, tensor]) => tensor.shape.length === 1)!;
+    vector.write(new Float32Array(vector.size).fill(0.5));
+    const bytes = await state.toBytes();
+    expect(model.fingerprint).not.toBe(fingerprint);
+    expect(State.fromBytes(bytes, model).tokens).toEqual(state.tokens);
+    expect(() => model.forward(ROWS, { state })).not.toThrow();
+  });
+});
+
 describe('what is refused', () => {
   let model: LanguageModel;
   let bytes: Uint8Array;

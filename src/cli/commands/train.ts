@@ -1,18 +1,15 @@
 /** `mamba-ts train lm`: trains a language model on text. Ctrl-C finishes the step and saves; `--resume` goes on. */
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
-import { type DeviceName, useDevice } from '../../index.node.ts';
+import { type DeviceName, lossChart, trainLm, useDevice, writeReport } from '../../index.node.ts';
 import {
   formatCount,
   type LmSettings,
   lmReport,
-  lossChart,
   PRESETS,
   SCHEDULES,
-  trainLm,
   trainLmProgress,
-  writeReport,
-} from '../../train/index.node.ts';
+} from '../../train/index.ts';
 import { addCommonOptions, integer, number } from '../options.ts';
 import { outputOf } from '../output.ts';
 
