@@ -8,6 +8,7 @@ import { keep, scope } from '../../src/tensor/scope.ts';
 import { backward } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
 import { AdamW, decays } from '../../src/train/adamw.ts';
+import { devices, reportMissing } from '../kernels/devices.ts';
 import { fixturePath, maxAbsDiff, readFixture } from '../support/oracle.ts';
 
 const device = createReference();
@@ -115,7 +116,9 @@ describe('AdamW', () => {
   });
 });
 
-describe('five steps of an independent float64 implementation', () => {
+reportMissing();
+
+describe.each(devices)('five steps of an independent float64 implementation on $label', ({ backend }) => {
   const LR = 2e-3;
   const STEPS = 5;
   /** Error of float32 gradients relative to the tensor's largest: about 100 roundings. The gradient tests demand 1e-4. */
@@ -135,6 +138,7 @@ describe('five steps of an independent float64 implementation', () => {
    * gradient is smaller than its error the sign itself is open: that is the 2.06. Rounding of the parameter is added.
    */
   beforeAll(async () => {
+    await useDevice(backend);
     const pretrained = await openPretrained(fixturePath('mamba1-tied/hf'));
     const model = new LanguageModel(pretrained.config, { seed: null });
     const names = new Map([...model.namedParameters()]);

@@ -16,11 +16,11 @@ import { DivergenceError, type TrainEvent, type TrainOptions, train } from '../.
 import type { StepMetrics } from '../../src/train/metrics.ts';
 import { makeSchedule } from '../../src/train/schedule.ts';
 import { trainStep } from '../../src/train/step.ts';
+import { devices } from '../kernels/devices.ts';
 import { maxAbsDiff } from '../support/oracle.ts';
 import { toyModel, toyRng, toyTokens, weightsOf } from './toy.ts';
 
-const device = createReference();
-beforeAll(() => useDevice(device));
+beforeAll(() => useDevice(createReference()));
 
 /** A clock that gains one second per look. */
 const ticks = () => {
@@ -283,7 +283,8 @@ describe('carried state', () => {
   });
 });
 
-describe('memory', () => {
+describe.each(devices)('memory on $label', ({ backend }) => {
+  beforeAll(() => useDevice(backend));
   const tokens = toyTokens([0, 100, 250]);
   test.each<[string, Setup, () => BatchStream]>([
     ['random windows', {}, () => randomWindows({ tokens: toyTokens(), batch: 2, length: 16, rng: toyRng() })],
@@ -311,8 +312,8 @@ describe('memory', () => {
       budget: { steps: 8 },
       onProgress: (event) => {
         if (event.kind !== 'step') return;
-        counts.push(device.memory.newBuffers);
-        live.push(device.memory.liveBytes);
+        counts.push(backend.memory.newBuffers);
+        live.push(backend.memory.liveBytes);
       },
     });
     expect(counts.slice(3)).toEqual(counts.slice(3).fill(counts[2]!));

@@ -10,13 +10,13 @@ import { DivergenceError } from '../../src/train/loop.ts';
 import { parseMetrics } from '../../src/train/metrics.ts';
 import { METRICS_FILE, type TrainLmOptions, trainLm } from '../../src/train/train-lm.node.ts';
 import type { LmSettings } from '../../src/train/train-lm-options.ts';
+import { devices } from '../kernels/devices.ts';
 import { bundle } from '../support/bundle.ts';
 import { toyText, weightsOf } from './toy.ts';
 
 let folder: string;
 let data: string;
 beforeAll(async () => {
-  await useDevice(createReference());
   folder = await mkdtemp(join(tmpdir(), 'mamba-resume-'));
   data = join(folder, 'toy.txt');
   process.env.MAMBA_CACHE = join(folder, 'cache');
@@ -72,32 +72,45 @@ function interruptAt(step: number): Pick<TrainLmOptions, 'signal' | 'onProgress'
   };
 }
 
+/** Each kind of device once: instruction sets share everything that matters here. */
+const kinds = devices.filter(
+  ({ backend }, i) => devices.findIndex((d) => d.backend.name === backend.name) === i,
+);
+
+describe.each(kinds)(
+  'a resumed run equals the unbroken one, bit for bit, on $label',
+  ({ label, backend }) => {
+    beforeAll(() => useDevice(backend));
+    const cases: Record<string, () => Partial<LmSettings>> = {
+      'random windows': () => ({}),
+      'accumulated, wsd': () => ({ accumulate: 2, schedule: 'wsd' }),
+      'packed documents, bpe': () => ({
+        data: [join(folder, 'docs.jsonl')],
+        sampling: 'pack',
+        tokenizer: 'bpe:280',
+      }),
+      'stream with carried state': () => ({ sampling: 'stream', length: 7 }),
+      evaluated: () => ({ evalEvery: 2, evalTokens: 40 }),
+    };
+    test.each(Object.entries(cases))('%s', async (name, more) => {
+      const whole = await run(`${label} ${name} whole`, { settings: settings(more()) });
+      expect(whole.result).toMatchObject({ stopped: 'finished', step: 6 });
+      for (const at of [1, 3, 5]) {
+        const first = await run(`${label} ${name} ${at}`, { settings: settings(more()), ...interruptAt(at) });
+        expect(first.result).toMatchObject({ stopped: 'interrupted', step: at });
+        const rest = await run(`${label} ${name} ${at}`, { settings: {}, start: 'resume' });
+        expect(rest.result).toMatchObject({ stopped: 'finished', step: 6, tokens: whole.result.tokens });
+        expect(rest.weights).toEqual(whole.weights);
+        expect(rest.metrics).toBe(whole.metrics);
+        expect(rest.optimizer === whole.optimizer).toBe(true);
+        expect(rest.result.metrics).toEqual(whole.result.metrics);
+      }
+    });
+  },
+);
+
 describe('a resumed run equals the unbroken one, bit for bit', () => {
-  const cases: Record<string, () => Partial<LmSettings>> = {
-    'random windows': () => ({}),
-    'accumulated, wsd': () => ({ accumulate: 2, schedule: 'wsd' }),
-    'packed documents, bpe': () => ({
-      data: [join(folder, 'docs.jsonl')],
-      sampling: 'pack',
-      tokenizer: 'bpe:280',
-    }),
-    'stream with carried state': () => ({ sampling: 'stream', length: 7 }),
-    evaluated: () => ({ evalEvery: 2, evalTokens: 40 }),
-  };
-  test.each(Object.entries(cases))('%s', async (name, more) => {
-    const whole = await run(`${name} whole`, { settings: settings(more()) });
-    expect(whole.result).toMatchObject({ stopped: 'finished', step: 6 });
-    for (const at of [1, 3, 5]) {
-      const first = await run(`${name} ${at}`, { settings: settings(more()), ...interruptAt(at) });
-      expect(first.result).toMatchObject({ stopped: 'interrupted', step: at });
-      const rest = await run(`${name} ${at}`, { settings: {}, start: 'resume' });
-      expect(rest.result).toMatchObject({ stopped: 'finished', step: 6, tokens: whole.result.tokens });
-      expect(rest.weights).toEqual(whole.weights);
-      expect(rest.metrics).toBe(whole.metrics);
-      expect(rest.optimizer === whole.optimizer).toBe(true);
-      expect(rest.result.metrics).toEqual(whole.result.metrics);
-    }
-  });
+  beforeAll(() => useDevice(createReference()));
 
   test('a process killed between checkpoints loses only the steps since the last one', async () => {
     const whole = await run('unkilled', { settings: settings({ steps: 9 }) });
