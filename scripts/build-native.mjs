@@ -27,7 +27,7 @@ const run = promisify(execFile);
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const sources = join(root, 'native');
 
-const COMMON = [
+export const COMMON = [
   '-std=c++17',
   '-O3',
   '-fPIC',
@@ -37,10 +37,10 @@ const COMMON = [
   '-pthread',
 ];
 // NaN and infinities must survive: no -ffast-math. Fused products are wanted.
-const KERNELS = ['-fno-math-errno', '-fno-trapping-math', '-ffp-contract=fast', '-Wno-psabi'];
+export const KERNELS = ['-fno-math-errno', '-fno-trapping-math', '-ffp-contract=fast', '-Wno-psabi'];
 const AVX2 = ['-mavx2', '-mfma', '-mf16c'];
 const AVX512 = ['-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', '-mprefer-vector-width=512'];
-const VARIANTS = {
+export const VARIANTS = {
   x64: { sse2: [], avx2: AVX2, avx512: [...AVX2, ...AVX512] },
   arm64: { neon: [] },
 };

@@ -1,8 +1,8 @@
 // One vector type for all instruction sets, and the mathematics on it.
 //
-// `vf` holds W floats, `vi` W int32 lanes; W is 16 with AVX-512, 8 with AVX2, 4 with SSE2, NEON and WASM SIMD128. They are
-// GCC/Clang vector types: + - * / and comparisons are written plainly, and a * b + c becomes one fused operation where
-// the machine has it (-ffp-contract=fast). A comparison gives a `vi` of 0 and -1.
+// `vf` holds W floats, `vi` and `vu` W int32 and uint32 lanes; W is 16 with AVX-512, 8 with AVX2, 4 with SSE2, NEON and
+// WASM SIMD128. They are GCC/Clang vector types: + - * / and comparisons are written plainly, and a * b + c becomes one
+// fused operation where the machine has it (-ffp-contract=fast). A comparison gives a `vi` of 0 and -1.
 //
 // The functions below are our own because WebAssembly has no math library and because a vector and a scalar must give
 // the same bits. NaN and infinities go through. Error bounds are checked by native/test/vec.cc; see docs/numerics.md.
@@ -28,6 +28,7 @@ constexpr int W = 4;
 
 typedef float vf __attribute__((vector_size(W * 4)));
 typedef int32_t vi __attribute__((vector_size(W * 4)));
+typedef uint32_t vu __attribute__((vector_size(W * 4)));
 typedef float vf_unaligned __attribute__((vector_size(W * 4), aligned(4), may_alias));
 typedef int32_t vi_unaligned __attribute__((vector_size(W * 4), aligned(4), may_alias));
 
@@ -223,8 +224,10 @@ VEC_FN vf vlog(vf x) {
   const vi tiny = x < 1.17549435e-38f;
   const vf scaled = vselect(tiny, x * 8388608.0f, x);
   // x = m 2^e with m in [sqrt(1/2), sqrt(2)), log m = 2 atanh(s), s = f / (2 + f), f = m - 1.
-  const vi e = (as_int(scaled) - 0x3f3504f3) >> 23;
-  const vf f = as_float(as_int(scaled) - (e << 23)) - 1.0f;
+  // Unsigned, because it wraps below zero, where the result is replaced.
+  const vu bits = (vu)scaled;
+  const vi e = (vi)(bits - 0x3f3504f3u) >> 23;
+  const vf f = (vf)(bits - ((vu)e << 23)) - 1.0f;
   const vf ef = to_float(e) - vselect(tiny, vset1(23.0f), vzero());
   const vf s = f / (f + 2.0f);
   const vf q = s * s;
