@@ -27,8 +27,9 @@ const SAMPLE_TOKENS = 600;
 const RECIPE = {
   d_model: 128,
   n_layer: 4,
-  batch: 16,
+  batch: 4,
   length: 256,
+  sampling: 'pack',
   lr: 4e-3,
   warmup: 100,
   finalLr: 0.02,
@@ -108,7 +109,7 @@ async function main() {
     return 130;
   }
 
-  console.log(`\n${lossChart(run.metrics)}\n        training loss, bits per byte, steps 1 to ${run.step}\n`);
+  console.log(`\n${lossChart(run.metrics)}\n`);
   const bytes = readFileSync(book);
   const heldOut = bytes.subarray(Math.floor(bytes.length * 0.9));
   const rows = [
@@ -145,7 +146,7 @@ async function main() {
   console.log(`model: ${shown}   curves and sample: ${join(shown, 'report.html')}\n`);
   console.log(`Try next:
   node dist/cli/main.js generate --model ${shown} --prompt "The whale"
-  node dist/cli/main.js eval --model ${shown} --data README.md
+  node dist/cli/main.js train lm --out ${shown} --resume --minutes 10
   node dist/cli/main.js train lm --data YOUR.txt --out out/mine --minutes 10`);
   return 0;
 }

@@ -149,7 +149,7 @@ const DRAW = `
     const series = lines.map(({ label, stroke, digits }) => ({
       label, stroke, width: 1.5, spanGaps: true,
       points: { show: label === 'held-out' },
-      value: (_, value) => (value === null ? '-' : value.toFixed(digits)),
+      value: (_, value) => (value == null ? '-' : value.toFixed(digits)),
     }));
     const plot = new uPlot({ title, ...size(), scales: { x: { time: false } }, axes: [{}, { size: 70 }],
       series: [{ label: 'step' }, ...series] }, data, box);

@@ -91,7 +91,7 @@ describe('train lm', () => {
       /step 4\/4 {2}loss \d\.\d{3} {2}\d\.\d{3} bits\/byte {2}[\d.]+k? tokens\/s {2}0:00 left\n$/,
     );
     expect(stdout).toMatch(/held-out bits per byte: \d\.\d{3}\n/);
-    expect(stdout).toContain('training loss, bits per token, steps 1 to 4');
+    expect(stdout).toContain('training loss, bits per token, up to step 4');
     const metrics = readFileSync(at('run/metrics.jsonl'), 'utf8').trim().split('\n');
     expect(metrics.map((line) => JSON.parse(line).step)).toEqual([1, 2, 3, 4]);
     expect(readFileSync(at('run/report.html'), 'utf8')).toContain('held-out bits per byte');

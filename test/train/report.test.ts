@@ -1,6 +1,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Script } from 'node:vm';
 import { describe, expect, test } from 'vitest';
 import type { StepMetrics } from '../../src/train/metrics.ts';
 import { formatMetrics, parseMetrics } from '../../src/train/metrics.ts';
@@ -66,6 +67,9 @@ describe('report', () => {
     const html = await readFile(path, 'utf8');
     await rm(folder, { recursive: true });
     expect(html).toContain('uPlot');
+    const scripts = [...html.matchAll(/<script>(.*?)<\/script>/gs)].map((match) => match[1]!);
+    expect(scripts).toHaveLength(2);
+    for (const script of scripts) expect(() => new Script(script)).not.toThrow(); // uPlot and our drawing parse
     expect(html).not.toMatch(/(src|href)\s*=/);
     expect(html).not.toMatch(/@import|url\(/);
   });
@@ -83,7 +87,8 @@ test('the terminal chart spans the run', () => {
     Array.from({ length: 300 }, (_, i) => entry(i + 1)),
     { width: 40, height: 5 },
   ).split('\n');
-  expect(lines).toHaveLength(6);
+  expect(lines).toHaveLength(7);
+  expect(lines[6]).toContain('up to step 300');
   expect(Number.parseFloat(lines[0]!)).toBeGreaterThan(Number.parseFloat(lines[5]!));
 });
 

@@ -97,7 +97,7 @@ async function run(options: Options, command: Command): Promise<void> {
   await writeReport(report, lmReport({ ...result, config: model.config, bytes }));
   model.dispose();
   const chart = lossChart(metrics);
-  if (chart) out.text(`${chart}\n        training loss, bits per token, steps 1 to ${step}\n`);
+  if (chart) out.text(`${chart}\n`);
   if (validation) {
     const { bitsPerByte, bitsPerToken, perplexity } = validation;
     if (bitsPerByte !== null) out.text(`held-out bits per byte: ${bitsPerByte.toFixed(3)}\n`);
