@@ -195,7 +195,7 @@ VEC_FN vf vexp2_small(vf a, vf b) {
   const vf t = a * b + ROUND;
   const vf r = a * b - (t - ROUND);
   const vf p = exp2_fraction(r) + 1.0f;
-  return as_float(as_int(p) + (as_int(t) << 23));
+  return (vf)((vu)p + ((vu)t << 23));  // unsigned: wraps outside the range
 }
 
 // 2^x: 0 below -150, infinite from 128 on.
