@@ -73,7 +73,7 @@ const families: Record<string, Run> = {
     const result = causalConv1d(x, weight, bias, { activation: silu === 1 ? 'silu' : null, window });
     return { y: swap(result.y), last_W_inputs: reshape(result.window, [x.shape[0]!, e, k]) };
   },
-  norms: (input, has, attributes) => {
+  norms: (input, has, attributes): Record<string, Tensor> => {
     const eps = Number(attributes.eps);
     if (attributes.kind === 'rms_gated') {
       return {
