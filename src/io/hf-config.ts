@@ -1,5 +1,5 @@
 /**
- * config.json <-> ModelConfig. Two layouts are read: Hugging Face `mamba` and the original one of state-spaces/mamba.
+ * config.json <-> ModelConfig. Read: Hugging Face `mamba` and `falcon_mamba`, and the original layout of state-spaces/mamba.
  * Nothing is guessed: a field the layout must have is required, fields that contradict each other are reported, all
  * problems in one ConfigError. What Hugging Face has no key for stands under `mamba_ts`.
  */
@@ -10,6 +10,9 @@ import { listProblems } from './shards.ts';
 
 /** Models that Hugging Face's `mamba` cannot compute carry this type, so that transformers refuses them. */
 const OWN_TYPE = 'mamba_ts';
+const FALCON_TYPE = 'falcon_mamba';
+/** What transformers takes for a Falcon-Mamba without the field. */
+const FALCON_EPS = 1e-6;
 
 type Kind = 'number' | 'boolean' | 'string';
 type KindOf<K extends Kind> = K extends 'number' ? number : K extends 'boolean' ? boolean : string;
@@ -73,10 +76,10 @@ class Fields {
 /** Reads a parsed config.json; `name` is the file for messages. */
 export function configFromJson(json: JsonObject, name = 'config.json'): ModelConfig {
   const type = json.model_type;
-  if (type === 'mamba' || type === OWN_TYPE) return fromHuggingFace(json, name);
+  if (type === 'mamba' || type === FALCON_TYPE || type === OWN_TYPE) return fromHuggingFace(json, name);
   if (type !== undefined) {
     throw new UnsupportedError(
-      `configFromJson: expected model_type mamba in ${name}, got ${JSON.stringify(type)}. Only Mamba-1 models can be loaded.`,
+      `configFromJson: expected model_type mamba or falcon_mamba in ${name}, got ${JSON.stringify(type)}. Only Mamba-1 models can be loaded.`,
     );
   }
   if (json.d_model !== undefined || json.ssm_cfg !== undefined) return fromOriginal(json, name);
@@ -98,7 +101,7 @@ function fromHuggingFace(json: JsonObject, name: string): ModelConfig {
   const fields = new Fields(json);
   const own = new Fields(fields.object(OWN_TYPE), `${OWN_TYPE}.`);
   if (json.model_type === OWN_TYPE && !fields.has(OWN_TYPE)) fields.problems.push(`${OWN_TYPE} is missing`);
-  own.unknown(['vocab_size', 'pad_vocab_size_multiple', 'rms_norm', 'd_intermediate']);
+  own.unknown(['vocab_size', 'pad_vocab_size_multiple', 'rms_norm', 'd_intermediate', 'mixer_rms_eps']);
 
   // Checkpoints converted from the original layout keep its keys beside the new ones.
   fields.same('hidden_size', 'd_model');
@@ -124,6 +127,10 @@ function fromHuggingFace(json: JsonObject, name: string): ModelConfig {
     dt_rank: fields.rank('time_step_rank'),
     bias: fields.required('use_bias', 'boolean'),
     conv_bias: fields.required('use_conv_bias', 'boolean'),
+    mixer_rms_eps:
+      json.model_type === FALCON_TYPE
+        ? (fields.optional('mixer_rms_eps', 'number') ?? FALCON_EPS)
+        : own.optional('mixer_rms_eps', 'number'),
     dt_min: fields.optional('time_step_min', 'number'),
     dt_max: fields.optional('time_step_max', 'number'),
     dt_init_floor: fields.optional('time_step_floor', 'number'),
@@ -225,15 +232,17 @@ export interface HuggingFaceOptions {
 const TORCH_DTYPES = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' } as const;
 
 /**
- * The Hugging Face config.json of a model. transformers loads it unless the model has LayerNorm or MLP sublayers, which
- * `mamba` there does not know: such a model gets the model_type `mamba_ts`.
+ * The Hugging Face config.json of a model, `falcon_mamba` if it has `mixer_rms_eps`. transformers loads it unless the model has
+ * LayerNorm or MLP sublayers, which it does not know: such a model gets the model_type `mamba_ts`.
  */
 export function toHuggingFaceConfig(config: ModelConfig, options: HuggingFaceOptions = {}): JsonObject {
   const standard = config.rms_norm && config.d_intermediate === 0;
+  const eps = config.mixer_rms_eps;
+  const falcon = eps !== null;
   const eos = options.eosId ?? null;
   return {
-    architectures: standard ? ['MambaForCausalLM'] : [],
-    model_type: standard ? 'mamba' : OWN_TYPE,
+    architectures: standard ? [falcon ? 'FalconMambaForCausalLM' : 'MambaForCausalLM'] : [],
+    model_type: standard ? (falcon ? FALCON_TYPE : 'mamba') : OWN_TYPE,
     vocab_size: paddedVocabSize(config),
     hidden_size: config.d_model,
     num_hidden_layers: config.n_layer,
@@ -251,6 +260,7 @@ export function toHuggingFaceConfig(config: ModelConfig, options: HuggingFaceOpt
     use_conv_bias: config.conv_bias,
     hidden_act: 'silu',
     layer_norm_epsilon: config.norm_eps,
+    ...(falcon ? { mixer_rms_eps: eps } : {}),
     residual_in_fp32: true,
     rescale_prenorm_residual: true,
     initializer_range: 0.02,
@@ -265,6 +275,7 @@ export function toHuggingFaceConfig(config: ModelConfig, options: HuggingFaceOpt
       pad_vocab_size_multiple: config.pad_vocab_size_multiple,
       rms_norm: config.rms_norm,
       d_intermediate: config.d_intermediate,
+      ...(falcon ? { mixer_rms_eps: eps } : {}),
     },
   };
 }
@@ -276,6 +287,7 @@ export function toOriginalConfig(config: ModelConfig): JsonObject {
   if (Math.floor(expand * config.d_model) !== config.d_inner)
     problems.push(`d_inner ${config.d_inner} as a factor expand`);
   if (config.norm_eps !== 1e-5) problems.push(`norm_eps ${config.norm_eps} (it is 1e-5 there)`);
+  if (config.mixer_rms_eps !== null) problems.push(`mixer_rms_eps ${config.mixer_rms_eps}`);
   if (problems.length > 0) {
     throw new FormatError(
       `toOriginalConfig: expected values the original layout can hold, got ${problems.join('; ')}. Write the Hugging Face layout.`,

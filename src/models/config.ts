@@ -22,6 +22,11 @@ export interface ModelConfig {
   /** Bias on in_proj and out_proj. */
   bias: boolean;
   conv_bias: boolean;
+  /**
+   * Falcon-Mamba: dt (before dt_proj), B and C are RMS-normalised without weights, with this added to the mean square
+   * (Hugging Face's name; 1e-6 there). null = plain Mamba-1, no such norms.
+   */
+  mixer_rms_eps: number | null;
   /** Step sizes at initialisation are log-uniform in [dt_min, dt_max], at least dt_init_floor. */
   dt_min: number;
   dt_max: number;
@@ -64,6 +69,7 @@ export function resolveConfig(input: ModelConfigInput): ModelConfig {
     d_inner: Math.floor((expand ?? 2) * input.d_model),
     bias: false,
     conv_bias: true,
+    mixer_rms_eps: null,
     dt_min: 1e-3,
     dt_max: 0.1,
     dt_init_floor: 1e-4,
@@ -89,6 +95,9 @@ export function resolveConfig(input: ModelConfigInput): ModelConfig {
       problems.push(`${key} must be a positive number, got ${String(config[key])}`);
     }
   }
+  const eps = config.mixer_rms_eps;
+  if (eps !== null && !(Number.isFinite(eps) && eps > 0))
+    problems.push(`mixer_rms_eps must be a positive number or null, got ${String(eps)}`);
   for (const key of BOOLEANS) {
     if (typeof config[key] !== 'boolean')
       problems.push(`${key} must be true or false, got ${String(config[key])}`);

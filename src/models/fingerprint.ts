@@ -14,7 +14,8 @@ export function fingerprintOf(config: ModelConfig, samples: readonly Float32Arra
     hash = ((hash ^ BigInt(value >>> 0)) * FNV_PRIME) & MASK;
   };
   const { d_model, n_layer, d_state, d_conv, d_inner, dt_rank, vocab_size } = config;
-  const shape = `${config.model_type}:${[d_model, n_layer, d_state, d_conv, d_inner, dt_rank, vocab_size].join(',')}`;
+  const norms = config.mixer_rms_eps === null ? '' : `:${config.mixer_rms_eps}`;
+  const shape = `${config.model_type}:${[d_model, n_layer, d_state, d_conv, d_inner, dt_rank, vocab_size].join(',')}${norms}`;
   for (const char of shape) mix(char.codePointAt(0)!);
   for (const sample of samples) {
     const bits = new Uint32Array(sample.buffer, sample.byteOffset, sample.length);

@@ -3,6 +3,7 @@
  *   [x, z] = in_proj u ;  x = silu(conv1d x) ;  [dt, B, C] = x_proj x ;  dt = softplus(dt_proj dt)
  *   h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c] ,  A = -exp(A_log)
  *   y[c] = (sum_n C[n] h[c,n] + D[c] x[c]) * silu(z[c]) ;  out = out_proj y
+ * Falcon-Mamba (mixer_rms_eps) puts a parameter-free RMS norm on dt before dt_proj, on B and on C.
  * Letters: b batch, l length, d model, e inner, n state, r dt rank, k conv width.
  */
 import type { Rng } from '../base/rng.ts';
@@ -18,6 +19,7 @@ import { Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { causalConv1d } from '../ops/causal-conv.ts';
 import { linear } from '../ops/linear.ts';
+import { rmsNorm } from '../ops/norm.ts';
 import { selectiveScan } from '../ops/selective-scan.ts';
 import { exp, neg, reshape } from '../tensor/primitives.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -87,14 +89,16 @@ export class Mamba1 extends Module {
     state: LayerState | null,
     context: SequenceContext = {},
   ): { y: Tensor; state: LayerState } {
-    const { d_inner: e, d_state: n, d_conv: k, dt_rank: r } = this.#config;
+    const { d_inner: e, d_state: n, d_conv: k, dt_rank: r, mixer_rms_eps: eps } = this.#config;
     const [x, z] = this.in_proj.split(u, [e, e]) as [Tensor, Tensor]; // (b, l, e)
     const conv = causalConv1d(x, reshape(this.conv1d.weight, [e, k]), this.conv1d.bias, {
       activation: 'silu',
       window: state?.conv,
       ...context,
     });
-    const [dtLow, B, C] = this.x_proj.split(conv.y, [r, n, n]) as [Tensor, Tensor, Tensor]; // (b, l, r), (b, l, n)
+    const selected = this.x_proj.split(conv.y, [r, n, n]);
+    const normed = eps === null ? selected : selected.map((part) => rmsNorm(part, null, { eps }).y);
+    const [dtLow, B, C] = normed as [Tensor, Tensor, Tensor]; // (b, l, r), (b, l, n)
     const scan = selectiveScan(conv.y, linear(dtLow, this.dt_proj.weight), neg(exp(this.A_log)), B, C, {
       D: this.D,
       z,

@@ -68,6 +68,7 @@ const anyConfig = fc
     dt_init: fc.constantFrom<ModelConfig['dt_init'][]>('random', 'constant'),
     rms_norm: fc.boolean(),
     norm_eps: fc.constantFrom(1e-5, 1e-6),
+    mixer_rms_eps: fc.constantFrom(null, null, 1e-6, 1e-5),
     d_intermediate: fc.constantFrom(0, 96, 256),
     tie_embeddings: fc.boolean(),
   })
@@ -90,7 +91,7 @@ test('any configuration the original layout can hold comes back from it', () => 
       try {
         json = toOriginalConfig(config);
       } catch (error) {
-        expect((error as Error).message).toMatch(/norm_eps|d_inner/);
+        expect((error as Error).message).toMatch(/norm_eps|d_inner|mixer_rms_eps/);
         return;
       }
       written++;
@@ -118,11 +119,34 @@ test('transformers finds every key it writes itself; what it cannot compute it m
     architectures: ['MambaForCausalLM'],
     torch_dtype: 'float32',
   });
-  for (const change of [{ rms_norm: false }, { d_intermediate: 128 }]) {
+  for (const change of [
+    { rms_norm: false },
+    { d_intermediate: 128 },
+    { rms_norm: false, mixer_rms_eps: 1e-6 },
+  ]) {
     const special = toHuggingFaceConfig({ ...configFromJson(orig), ...change });
     expect(special.model_type).toBe('mamba_ts');
     expect(configFromJson(special)).toMatchObject(change);
   }
+});
+
+test('Falcon-Mamba: its own type, its eps or the default, and nothing of it in a plain mamba', () => {
+  const falcon = read('falcon-mamba/hf/config.json');
+  const config = configFromJson(falcon);
+  expect(config).toMatchObject({ mixer_rms_eps: 1e-6, tie_embeddings: false, d_inner: 128 });
+  expect(configFromJson({ ...falcon, expand: 16 })).toEqual(config);
+  expect(configFromJson({ ...falcon, mixer_rms_eps: 1e-5 }).mixer_rms_eps).toBe(1e-5);
+  expect(configFromJson(without(falcon, 'mixer_rms_eps')).mixer_rms_eps).toBe(1e-6);
+  expect(configFromJson({ ...hf, mixer_rms_eps: 1e-6 }).mixer_rms_eps).toBeNull();
+  expect(() => configFromJson({ ...falcon, mixer_rms_eps: 0 })).toThrow('mixer_rms_eps must be a positive');
+  const json = toHuggingFaceConfig(config, { eosId: 0 });
+  for (const key of Object.keys(falcon)) if (key !== 'transformers_version') expect(json).toHaveProperty(key);
+  expect(json).toMatchObject({
+    model_type: 'falcon_mamba',
+    architectures: ['FalconMambaForCausalLM'],
+    mixer_rms_eps: 1e-6,
+  });
+  expect(() => toOriginalConfig(config)).toThrow('mixer_rms_eps 0.000001');
 });
 
 test('intermediate_size wins over expand, which stands in for it; auto rank', () => {
@@ -202,7 +226,7 @@ describe('problems come all at once', () => {
 describe('other models are named, not guessed', () => {
   const cases: [JsonObject, string][] = [
     [{ ...hf, model_type: 'mamba2' }, '"mamba2"'],
-    [{ ...hf, model_type: 'falcon_mamba' }, '"falcon_mamba"'],
+    [{ ...hf, model_type: 'jamba' }, '"jamba"'],
     [{ ...hf, model_type: 5 }, '5'],
     [{ ...hf, hidden_act: 'gelu' }, '"gelu"'],
     [{ ...orig, ssm_cfg: { layer: 'Mamba2' } }, '"Mamba2"'],

@@ -48,7 +48,7 @@ async function rewrite(
   await writeFile(path, await encodeSafetensors([...entries, ...extra]));
 }
 
-describe.each(['mamba1-tied', 'mamba1-odd', 'mamba1-bf16'])('%s', (name) => {
+describe.each(['mamba1-tied', 'mamba1-odd', 'mamba1-bf16', 'falcon-mamba'])('%s', (name) => {
   test('opens, and every tensor has the values that are stored', async () => {
     const model = await openPretrained(join(MODELS, name, 'hf'));
     const meta = await readJson(join(MODELS, name, 'meta.json'));

@@ -20,6 +20,7 @@ export const CONFIGS: Record<string, ModelConfigInput> = {
   'one state, a longer window': { ...SMALL, d_state: 1, d_conv: 6 },
   'biases everywhere': { ...SMALL, bias: true },
   'no convolution bias': { ...SMALL, conv_bias: false },
+  'norms of dt, B and C': { ...SMALL, mixer_rms_eps: 1e-6 },
   LayerNorm: { ...SMALL, rms_norm: false },
   'MLP sublayers': { ...SMALL, d_intermediate: 20 },
   'untied, LayerNorm, MLP': { ...SMALL, tie_embeddings: false, rms_norm: false, d_intermediate: 12 },

@@ -29,7 +29,7 @@ async function load(name: string, device: Backend): Promise<LanguageModel> {
 const originalName = (path: string) => path.replace('backbone.', '').replace('embeddings.', 'embedding.');
 
 describe.each(devices)('on $label', ({ backend }) => {
-  describe.each(['mamba1-tied', 'mamba1-odd', 'mamba1-bf16'])('%s', async (name) => {
+  describe.each(['mamba1-tied', 'mamba1-odd', 'mamba1-bf16', 'falcon-mamba'])('%s', async (name) => {
     const expected = await readFixture(`${name}/expected.safetensors`);
     const grads = await readFixture(`${name}/grads.safetensors`);
     const model = await load(name, backend);

@@ -146,6 +146,7 @@ describe('what is refused', () => {
     ['other weights', { ...CONFIG }, 5],
     ['another size', { ...CONFIG, d_state: 4 }, 4],
     ['another depth', { ...CONFIG, n_layer: 3 }, 4],
+    ['norms of dt, B and C', { ...CONFIG, mixer_rms_eps: 1e-6 }, 4],
   ])('the state of a model of %s', (_, config, seed) => {
     const other = new LanguageModel(config, { seed });
     expect(() => State.fromBytes(bytes, other)).toThrow(StateError);
