@@ -8,6 +8,7 @@ export type TrainLmEvent =
   /** Hashing, encoding or checking the text, in `openCorpus`. */
   | { kind: 'data'; progress: { phase: string; doneBytes: number; totalBytes: number } }
   | { kind: 'download'; doneBytes: number; totalBytes: number | null }
+  | { kind: 'evaluation'; doneTokens: number; totalTokens: number }
   /** Everything is open; training starts now. */
   | {
       kind: 'begin';

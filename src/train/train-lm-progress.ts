@@ -3,7 +3,7 @@ import type { Progress, ProgressStream } from './progress.ts';
 import { formatCount, progressLine } from './progress.ts';
 import type { TrainLmEvent } from './train-lm-events.ts';
 
-const READING_INTERVAL_MS = 2000;
+const SHARE_INTERVAL_MS = 2000;
 
 /** Feed it the events of trainLm(); call end() before writing anything else. */
 export function trainLmProgress(
@@ -12,13 +12,13 @@ export function trainLmProgress(
 ): { handle(event: TrainLmEvent): void; end(): void } {
   let line: Progress | null = null;
   let toldAt = now();
-  const reading = (what: string, doneBytes: number, totalBytes: number | null): void => {
-    if (now() - toldAt < READING_INTERVAL_MS) return;
+  const share = (what: string, done: number, total: number | null): void => {
+    if (now() - toldAt < SHARE_INTERVAL_MS) return;
     toldAt = now();
-    const done = totalBytes
-      ? `${Math.floor((100 * doneBytes) / totalBytes)} %`
-      : `${formatCount(doneBytes)} bytes`;
-    stream.write(`${what}: ${done}\n`);
+    line?.end();
+    stream.write(
+      `${what}: ${total ? `${Math.floor((100 * done) / total)} %` : `${formatCount(done)} bytes`}\n`,
+    );
   };
   return {
     handle(event) {
@@ -33,8 +33,9 @@ export function trainLmProgress(
         line = progressLine(stream, { bytes: settings.tokenizer === 'bytes', steps: settings.steps, now });
       } else if (event.kind === 'data') {
         const { phase, doneBytes, totalBytes } = event.progress;
-        reading(`reading the text (${phase})`, doneBytes, totalBytes);
-      } else if (event.kind === 'download') reading('download', event.doneBytes, event.totalBytes);
+        share(`reading the text (${phase})`, doneBytes, totalBytes);
+      } else if (event.kind === 'download') share('download', event.doneBytes, event.totalBytes);
+      else if (event.kind === 'evaluation') share('evaluating', event.doneTokens, event.totalTokens);
       else line?.handle(event);
     },
     end: () => line?.end(),

@@ -142,7 +142,12 @@ export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
       logEvery: settings.logEvery,
       evaluateEvery: settings.evalEvery || null,
       saveEvery: settings.saveEvery || null,
-      evaluate: () => evaluate(model, valid, { batch: evaluationBatch(settings) }),
+      evaluate: () =>
+        evaluate(model, valid, {
+          batch: evaluationBatch(settings),
+          onProgress: (doneTokens, totalTokens) =>
+            onProgress?.({ kind: 'evaluation', doneTokens, totalTokens }),
+        }),
       save: (at) => saveRun(out, run, at),
       signal: options.signal,
       now: options.now,

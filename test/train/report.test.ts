@@ -8,6 +8,7 @@ import { formatMetrics, parseMetrics } from '../../src/train/metrics.ts';
 import { formatCount, formatDuration, progressLine } from '../../src/train/progress.ts';
 import { type ReportData, renderReport } from '../../src/train/report.ts';
 import { lossChart, writeReport } from '../../src/train/report-file.node.ts';
+import { trainLmProgress } from '../../src/train/train-lm-progress.ts';
 
 const entry = (step: number, more: Partial<StepMetrics> = {}): StepMetrics => ({
   step,
@@ -152,4 +153,18 @@ describe('progress line', () => {
     [2.5e6, '2.5M'],
     [3e9, '3.0G'],
   ])('%d is %s', (count, text) => expect(formatCount(count)).toBe(text));
+});
+
+test('a run tells what it reads, evaluates and resumes', () => {
+  let out = '';
+  let time = 0;
+  const progress = trainLmProgress({ write: (text) => void (out += text) }, { now: () => (time += 1500) });
+  const data = (doneBytes: number): void =>
+    progress.handle({ kind: 'data', progress: { phase: 'encode', doneBytes, totalBytes: 200 } });
+  data(50); // 1.5 s after the beginning: too early
+  data(100);
+  progress.handle({ kind: 'download', doneBytes: 1500, totalBytes: null });
+  progress.handle({ kind: 'evaluation', doneTokens: 1, totalTokens: 3 });
+  progress.end();
+  expect(out).toBe('reading the text (encode): 50 %\nevaluating: 33 %\n');
 });
