@@ -13,14 +13,17 @@ export function spread(values, digits = 0) {
   return `${show(median(values))} (${show(Math.min(...values))}..${show(Math.max(...values))})`;
 }
 
-export function printMachine(device, ...versions) {
+/** Machine and versions. */
+export function machineLines(...versions) {
   const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
-  console.log(
-    `machine: ${cpus()[0]?.model.trim()}, ${availableParallelism()} cores, load ${loadavg()[0].toFixed(1)}`,
-  );
-  console.log(
-    `mamba.ts ${version} (${device}), Node ${process.version}${versions.map((v) => `, ${v}`).join('')}`,
-  );
+  const also = versions.map((v) => `, ${v}`).join('');
+  return [
+    `${cpus()[0]?.model.trim()}, ${availableParallelism()} cores, load ${loadavg()[0].toFixed(1)}; mamba.ts ${version}, Node ${process.version}${also}.`,
+  ];
+}
+
+export function printMachine(...versions) {
+  for (const line of machineLines(...versions)) console.log(line);
 }
 
 /** `--name value` pairs with defaults; numbers only. */

@@ -36,7 +36,7 @@ async function run(backward) {
 }
 
 const peer = await openPeer(o.threads);
-printMachine(device.description, ...(peer ? [peer.version] : []));
+printMachine(`device ${device.description}`, ...(peer ? [peer.version] : []));
 console.log(
   `selective scan: batch ${b}, length ${l}, ${e} channels, d_state ${n}, ${o.threads} threads, ${o.rounds} rounds`,
 );

@@ -41,7 +41,7 @@ async function step() {
 }
 
 const peer = await openPeer(o.threads);
-printMachine(device.description, ...(peer ? [peer.version] : []));
+printMachine(`device ${device.description}`, ...(peer ? [peer.version] : []));
 console.log(
   `d_model ${o.d_model}, ${o.n_layer} layers, batch ${o.batch} x ${o.length}, ${o.threads} threads, f32, ${o.rounds} rounds`,
 );
