@@ -10,6 +10,13 @@ export {
   openNative,
   openWasmFile,
 } from './backend/native.ts';
+export {
+  type ConvertOptions,
+  convertModel,
+  type WriteGgufOptions,
+  type WrittenModel,
+  writeGguf,
+} from './convert.node.ts';
 export { onDeviceNotice, openDefaultDevice } from './default-device.node.ts';
 export * from './index.ts';
 export {

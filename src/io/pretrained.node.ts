@@ -1,6 +1,6 @@
 /**
- * Opens a model on disk: a folder in the Hugging Face or original layout with safetensors weights, or a weights file
- * beside its config.json. Opening reads headers and texts only; weights are read one tensor at a time.
+ * Opens a model on disk: a folder in the Hugging Face or original layout with safetensors weights, a weights file
+ * beside its config.json, or a GGUF file. Opening reads headers and texts only; weights are read one tensor at a time.
  */
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -9,6 +9,7 @@ import type { Shape } from '../base/shape.ts';
 import type { ModelConfig } from '../models/config.ts';
 import { expectPath, FileError, fileSource, isPresent, readJson, readTextIfPresent } from './file.ts';
 import { openFolderSet } from './folder.node.ts';
+import { openGgufModel } from './gguf-model.ts';
 import { configFromJson } from './hf-config.ts';
 import type { JsonObject } from './json.ts';
 import { checkTensors, EMBEDDINGS, expectedTensors, LM_HEAD, normaliseNames } from './pretrained.ts';
@@ -44,14 +45,17 @@ export interface Pretrained {
   readonly metadata: Readonly<Record<string, string>>;
   /** The tokenizer's files by name; empty if there are none. */
   readonly tokenizer: Readonly<Record<string, string>>;
+  /** What was left out or assumed; absent if nothing was. */
+  readonly notes?: readonly string[];
   /** A fresh float32 array. */
   tensor(name: string): Promise<Float32Array>;
   close(): Promise<void>;
 }
 
-/** Opens a model folder, a .safetensors file or a .safetensors.index.json. */
+/** Opens a model folder, a .safetensors file, a .safetensors.index.json or a .gguf file. */
 export async function openPretrained(path: string): Promise<Pretrained> {
   const found = await expectPath('openPretrained', 'a model folder or file', path);
+  if (!found.isDirectory() && /\.gguf$/i.test(path)) return openGgufModel(await fileSource(path));
   const folder = found.isDirectory() ? path : dirname(path);
   const weights = found.isDirectory() ? null : basename(path);
   const names = [CONFIG_FILE, weights ?? WEIGHTS_FILE, INDEX_FILE, ...TOKENIZER_FILES];

@@ -1,0 +1,104 @@
+/** Models from one file format to another, one tensor in memory at a time. */
+import { basename } from 'node:path';
+import { ConfigError } from './base/errors.ts';
+import { saveCheckpoint } from './io/checkpoint.node.ts';
+import { writeFileAtomic } from './io/file.ts';
+import { type GgufWeights, ggufContent } from './io/gguf-export.ts';
+import { ggufChunks, storedBytes } from './io/gguf-write.ts';
+import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
+import { LanguageModel } from './models/language-model.ts';
+
+export interface WriteGgufOptions {
+  /** Element type of the matrices, default f32; what must stay precise is float32 in any case. */
+  weights?: GgufWeights;
+  /** general.name; default the file's name. */
+  name?: string;
+}
+
+export interface WrittenModel {
+  path: string;
+  /** Bytes of all weights. */
+  weightBytes: number;
+  /** What the format cannot say, or what llama.cpp would do with the file. */
+  notes: string[];
+}
+
+/**
+ * Writes or replaces one GGUF file that llama.cpp runs and `loadModel` opens. Q8_0 and Q4_0 round as ggml does; with q4_0
+ * the head (the tied embedding, or lm_head) is Q8_0, and rows that 32 does not divide are F16.
+ *
+ * Throws UnsupportedError for models GGUF has no place for (LayerNorm, MLP sublayers), FormatError for weights that are
+ * not finite or too large for the type. The file that was there before stays on any failure.
+ */
+export async function writeGguf(
+  model: LanguageModel | Pretrained,
+  path: string,
+  options: WriteGgufOptions = {},
+): Promise<WrittenModel> {
+  const { weights = 'f32', name = basename(path).replace(/\.gguf$/i, '') } = options;
+  if (!['f32', 'f16', 'q8_0', 'q4_0'].includes(weights)) {
+    throw new ConfigError(`writeGguf: expected weights f32, f16, q8_0 or q4_0, got ${String(weights)}.`);
+  }
+  const source = model instanceof LanguageModel ? sourceOf(model) : model;
+  const { metadata, entries, notes } = ggufContent(source, weights, name);
+  await writeFileAtomic(path, ggufChunks(metadata, entries));
+  const weightBytes = entries.reduce((sum, { type, shape }) => sum + storedBytes(type, shape), 0);
+  return { path, weightBytes, notes };
+}
+
+function sourceOf(model: LanguageModel): Pick<Pretrained, 'config' | 'tokenizer' | 'tensor'> {
+  const parameters = new Map(model.namedParameters());
+  return {
+    config: model.config,
+    tokenizer: model.tokenizer?.toFiles() ?? {},
+    tensor: (name) => parameters.get(name)!.floats(),
+  };
+}
+
+export interface ConvertOptions {
+  format: 'hf' | 'gguf';
+  /** hf: f32, f16, bf16; gguf: f32, f16, q8_0, q4_0. Default f32. */
+  weights?: string;
+}
+
+const HF_WEIGHTS = new Map([
+  ['f32', 'F32'],
+  ['f16', 'F16'],
+  ['bf16', 'BF16'],
+] as const);
+const isGgufWeights = (text: string): text is GgufWeights => ['f32', 'f16', 'q8_0', 'q4_0'].includes(text);
+
+/** Any model that `openPretrained` opens to a folder in the Hugging Face layout or to a GGUF file. */
+export async function convertModel(from: string, to: string, options: ConvertOptions): Promise<WrittenModel> {
+  const { format, weights = 'f32' } = options;
+  const dtype = [...HF_WEIGHTS].find(([name]) => name === weights)?.[1];
+  if (format === 'hf' ? !dtype : !isGgufWeights(weights)) {
+    const known = format === 'hf' ? 'f32, f16, bf16' : 'f32, f16, q8_0, q4_0';
+    throw new ConfigError(`convertModel: expected weights ${known} for ${format}, got ${weights}.`);
+  }
+  const source = await openPretrained(from);
+  try {
+    const notes = [...(source.notes ?? [])];
+    if (format === 'gguf' && isGgufWeights(weights)) {
+      const written = await writeGguf(source, to, { weights });
+      return { ...written, notes: [...notes, ...written.notes] };
+    }
+    const eos = source.configJson.eos_token_id;
+    const tensors = [...source.tensors].map(([name, shape]) => ({
+      name,
+      shape,
+      data: () => source.tensor(name),
+    }));
+    await saveCheckpoint(to, {
+      config: source.config,
+      tensors,
+      tokenizer: source.tokenizer,
+      weights: dtype,
+      eosId: typeof eos === 'number' ? eos : null,
+    });
+    const elements = tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+    return { path: to, weightBytes: elements * (dtype === 'F32' ? 4 : 2), notes };
+  } finally {
+    await source.close();
+  }
+}

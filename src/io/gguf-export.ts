@@ -1,0 +1,129 @@
+/**
+ * A model on disk or in memory as the contents of a GGUF file: llama.cpp's metadata and tensors for the architecture
+ * `mamba`. The convolution, A, D, norms and biases are always F32, as llama.cpp expects; a row that is not made of
+ * whole blocks falls back to F16. Our own keys start with `mamba_ts.` and are ignored elsewhere.
+ */
+import { UnsupportedError } from '../base/errors.ts';
+import type { Shape } from '../base/shape.ts';
+import { type ModelConfig, paddedVocabSize } from '../models/config.ts';
+import { toGgufName } from './gguf-names.ts';
+import { vocabularyFields } from './gguf-vocabulary.ts';
+import type { GgufEntry, GgufField } from './gguf-write.ts';
+import { EMBEDDINGS, expectedTensors, LM_HEAD } from './pretrained.ts';
+import { WRITTEN_TYPES, type WrittenType } from './quants-encode.ts';
+
+export type GgufWeights = 'f32' | 'f16' | 'q8_0' | 'q4_0';
+
+/** What an export needs of a model; a Pretrained is one. */
+export interface GgufSource {
+  readonly config: ModelConfig;
+  /** The tokenizer's files by name. */
+  readonly tokenizer: Readonly<Record<string, string>>;
+  tensor(name: string): Promise<Float32Array>;
+}
+
+export interface GgufContent {
+  metadata: Map<string, GgufField>;
+  entries: GgufEntry[];
+  /** Why llama.cpp would compute something else or refuse the file; empty if it runs it. */
+  notes: string[];
+}
+
+/** general.file_type */
+const FILE_TYPES: Record<GgufWeights, number> = { f32: 0, f16: 1, q4_0: 2, q8_0: 7 };
+const TYPES: Record<GgufWeights, WrittenType> = { f32: 'F32', f16: 'F16', q8_0: 'Q8_0', q4_0: 'Q4_0' };
+/** llama.cpp wants a context length; a recurrent model has none. */
+const CONTEXT_LENGTH = 1 << 20;
+
+/** Throws UnsupportedError for models that GGUF's `mamba` has no place for: LayerNorm, MLP sublayers. */
+export function ggufContent(source: GgufSource, weights: GgufWeights, name: string): GgufContent {
+  const { config } = source;
+  if (!config.rms_norm || config.d_intermediate > 0) {
+    throw new UnsupportedError(
+      'writeGguf: expected a model with RMSNorm and without MLP sublayers, got another. GGUF has no place for it; write the Hugging Face layout.',
+    );
+  }
+  const vocabulary = vocabularyFields(source.tokenizer, config);
+  const metadata = new Map([...modelFields(config, weights, name), ...vocabulary.fields]);
+  return { metadata, entries: entriesOf(source, weights), notes: [...notesOf(config), ...vocabulary.notes] };
+}
+
+function modelFields(config: ModelConfig, weights: GgufWeights, name: string): [string, GgufField][] {
+  const u32 = (value: number): GgufField => ({ type: 'u32', value });
+  const fields: [string, GgufField][] = [
+    ['general.architecture', { type: 'string', value: 'mamba' }],
+    ['general.name', { type: 'string', value: name }],
+    ['general.file_type', u32(FILE_TYPES[weights])],
+    ['general.quantization_version', u32(2)],
+    ['mamba.context_length', u32(CONTEXT_LENGTH)],
+    ['mamba.embedding_length', u32(config.d_model)],
+    ['mamba.feed_forward_length', u32(0)],
+    ['mamba.attention.head_count', u32(0)],
+    ['mamba.block_count', u32(config.n_layer)],
+    ['mamba.ssm.conv_kernel', u32(config.d_conv)],
+    ['mamba.ssm.inner_size', u32(config.d_inner)],
+    ['mamba.ssm.state_size', u32(config.d_state)],
+    ['mamba.ssm.time_step_rank', u32(config.dt_rank)],
+    ['mamba.ssm.dt_b_c_rms', { type: 'bool', value: config.mixer_rms_eps !== null }],
+    ['mamba.attention.layer_norm_rms_epsilon', { type: 'f32', value: config.norm_eps }],
+    ['mamba.vocab_size', u32(paddedVocabSize(config))],
+    ['mamba_ts.vocab_size', u32(config.vocab_size)],
+    ['mamba_ts.pad_vocab_size_multiple', u32(config.pad_vocab_size_multiple)],
+  ];
+  const eps = config.mixer_rms_eps;
+  if (eps !== null) fields.push(['mamba_ts.mixer_rms_eps', { type: 'f32', value: eps }]);
+  return fields;
+}
+
+function entriesOf(source: GgufSource, weights: GgufWeights): GgufEntry[] {
+  const { config } = source;
+  const entries: GgufEntry[] = [];
+  // The head decides every token, so it keeps eight bits in a file of four.
+  const head = config.tie_embeddings ? EMBEDDINGS : LM_HEAD;
+  const wanted = (ours: string): WrittenType =>
+    weights === 'q4_0' && ours === head ? 'Q8_0' : TYPES[weights];
+  for (const [ours, full] of expectedTensors(config)) {
+    const isConv = ours.endsWith('.conv1d.weight');
+    const shape: Shape = isConv ? [full[0]!, full[2]!] : full;
+    const isMatrix = shape.length === 2 && !isConv && ours.endsWith('.weight');
+    const data = async (): Promise<Float32Array> => {
+      const values = await source.tensor(ours);
+      return ours.endsWith('.A_log') ? values.map((x) => -Math.exp(x)) : values;
+    };
+    entries.push({
+      name: toGgufName(ours)!,
+      type: isMatrix ? fitted(wanted(ours), shape) : 'F32',
+      shape,
+      data,
+    });
+    if (isConv && !config.conv_bias) {
+      // llama.cpp always reads this bias.
+      const name = toGgufName(ours.replace(/weight$/, 'bias'))!;
+      const zeros = async (): Promise<Float32Array> => new Float32Array(shape[0]!);
+      entries.push({ name, type: 'F32', shape: [shape[0]!], data: zeros });
+    }
+  }
+  return entries;
+}
+
+function fitted(type: WrittenType, shape: Shape): WrittenType {
+  return shape.at(-1)! % WRITTEN_TYPES[type].block === 0 ? type : 'F16';
+}
+
+function notesOf(config: ModelConfig): string[] {
+  const notes: string[] = [];
+  if (config.d_inner !== 2 * config.d_model) {
+    notes.push(
+      `llama.cpp loads expand 2 only, this model has d_inner ${config.d_inner} and d_model ${config.d_model}.`,
+    );
+  }
+  if (config.bias) notes.push('llama.cpp knows no bias of in_proj and out_proj and refuses this file.');
+  if (!config.conv_bias)
+    notes.push('The model has no convolution bias; zeros are written, as llama.cpp needs one.');
+  if (config.mixer_rms_eps !== null && config.mixer_rms_eps !== config.norm_eps) {
+    notes.push(
+      `llama.cpp uses the layers' epsilon ${config.norm_eps} for the norms of dt, B and C, this model has ${config.mixer_rms_eps}: its results differ slightly.`,
+    );
+  }
+  return notes;
+}
