@@ -18,8 +18,8 @@ import {
   WEIGHTS_FILE,
 } from './pretrained.node.ts';
 import { checkTensors, expectedTensors } from './pretrained.ts';
-import type { TensorFile } from './safetensors.ts';
 import { safetensorsChunks, type TensorEntry } from './safetensors-write.ts';
+import type { TensorFile } from './tensor-file.ts';
 
 const OPTIMIZER_FILE = 'optimizer.safetensors';
 const TRAINER_FILE = 'trainer.json';

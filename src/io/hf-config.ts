@@ -6,7 +6,7 @@
 import { ConfigError, FormatError, UnsupportedError } from '../base/errors.ts';
 import { type ModelConfig, type ModelConfigInput, paddedVocabSize, resolveConfig } from '../models/config.ts';
 import { isObject, type Json, type JsonObject, kindOf } from './json.ts';
-import { listProblems } from './shards.ts';
+import { listProblems } from './problems.ts';
 
 /** Models that Hugging Face's `mamba` cannot compute carry this type, so that transformers refuses them. */
 const OWN_TYPE = 'mamba_ts';

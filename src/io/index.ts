@@ -23,12 +23,9 @@ export {
   normaliseNames,
   reportNonFinite,
 } from './pretrained.ts';
-export {
-  openSafetensors,
-  type StoredArray,
-  type StoredDType,
-  type TensorFile,
-  type TensorInfo,
-} from './safetensors.ts';
+export { openSafetensors } from './safetensors.ts';
 export { encodeSafetensors, safetensorsChunks, type TensorEntry } from './safetensors-write.ts';
 export { openSharded } from './shards.ts';
+export type { StoredArray, StoredDType, TensorFile, TensorInfo } from './tensor-file.ts';
+export { openTorchBin } from './torch-bin.ts';
+export { openWeights } from './weights.ts';

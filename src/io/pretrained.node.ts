@@ -1,5 +1,5 @@
 /**
- * Opens a model on disk: a folder in the Hugging Face or original layout with safetensors weights, a weights file
+ * Opens a model on disk: a folder in the Hugging Face or original layout with safetensors or torch weights, a weights file
  * beside its config.json, or a GGUF file. Opening reads headers and texts only; weights are read one tensor at a time.
  */
 import { readdir } from 'node:fs/promises';
@@ -13,12 +13,19 @@ import { openGgufModel } from './gguf-model.ts';
 import { configFromJson } from './hf-config.ts';
 import type { JsonObject } from './json.ts';
 import { checkTensors, EMBEDDINGS, expectedTensors, LM_HEAD, normaliseNames } from './pretrained.ts';
-import { openSafetensors, type TensorFile } from './safetensors.ts';
 import { openSharded } from './shards.ts';
+import type { TensorFile } from './tensor-file.ts';
+import { openWeights } from './weights.ts';
 
 export const CONFIG_FILE = 'config.json';
 export const WEIGHTS_FILE = 'model.safetensors';
-const INDEX_FILE = 'model.safetensors.index.json';
+/** In the order in which transformers looks for them. */
+const WEIGHTS_FILES = [
+  WEIGHTS_FILE,
+  'model.safetensors.index.json',
+  'pytorch_model.bin',
+  'pytorch_model.bin.index.json',
+] as const;
 /** Texts beside the weights that belong to the tokenizer. */
 export const TOKENIZER_FILES = [
   'tokenizer.json',
@@ -52,13 +59,13 @@ export interface Pretrained {
   close(): Promise<void>;
 }
 
-/** Opens a model folder, a .safetensors file, a .safetensors.index.json or a .gguf file. */
+/** Opens a model folder, a weights file (safetensors or torch.save's), the index of a sharded set, or a .gguf file. */
 export async function openPretrained(path: string): Promise<Pretrained> {
   const found = await expectPath('openPretrained', 'a model folder or file', path);
   if (!found.isDirectory() && /\.gguf$/i.test(path)) return openGgufModel(await fileSource(path));
   const folder = found.isDirectory() ? path : dirname(path);
   const weights = found.isDirectory() ? null : basename(path);
-  const names = [CONFIG_FILE, weights ?? WEIGHTS_FILE, INDEX_FILE, ...TOKENIZER_FILES];
+  const names = [CONFIG_FILE, ...(weights === null ? WEIGHTS_FILES : [weights]), ...TOKENIZER_FILES];
   return openFolderSet(
     folder,
     names,
@@ -90,7 +97,9 @@ export async function openModel(folder: string, weights: string | null): Promise
     const expected = expectedTensors(config);
     checkTensors(expected, found, path);
     const tensor = async (name: string): Promise<Float32Array> => file.readAsF32(names.get(name) ?? name);
-    if (config.tie_embeddings && names.has(LM_HEAD)) await checkTied(tensor, path);
+    const stored = (name: string) => file.tensors.get(names.get(name) ?? name);
+    const isShared = stored(LM_HEAD) === stored(EMBEDDINGS);
+    if (config.tie_embeddings && names.has(LM_HEAD) && !isShared) await checkTied(tensor, path);
     return {
       path,
       config,
@@ -107,27 +116,26 @@ export async function openModel(folder: string, weights: string | null): Promise
   }
 }
 
-/** model.safetensors before the index, as transformers does. */
 async function findWeights(folder: string): Promise<string> {
-  for (const name of [WEIGHTS_FILE, INDEX_FILE]) {
+  for (const name of WEIGHTS_FILES) {
     if (await isPresent(join(folder, name))) return name;
   }
   const others = (await readdir(folder)).filter((name) => OTHER_WEIGHTS.test(name));
   if (others.length > 0) {
     throw new UnsupportedError(
-      `openPretrained: expected ${WEIGHTS_FILE} in ${folder}, got ${others.join(', ')}. Convert the weights to safetensors.`,
+      `openPretrained: expected ${WEIGHTS_FILE} in ${folder}, got ${others.join(', ')}. Convert the weights to safetensors, or give the path of the file.`,
     );
   }
   throw new FileError(
-    `openPretrained: expected ${WEIGHTS_FILE} or ${INDEX_FILE} in ${folder}, got neither. Is the download complete?`,
+    `openPretrained: expected ${WEIGHTS_FILES.join(', ')} in ${folder}, got none of them. Is the download complete?`,
   );
 }
 
-/** A safetensors file, or the set behind an index. */
+/** A file of weights, or the set behind an index. */
 export async function openTensorFile(path: string): Promise<TensorFile> {
   const source = await fileSource(path);
   try {
-    if (!path.endsWith('.json')) return await openSafetensors(source);
+    if (!path.endsWith('.json')) return await openWeights(source);
     const set = await openSharded(source, (name) => fileSource(join(dirname(path), name)));
     await source.close();
     return set;

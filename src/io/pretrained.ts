@@ -6,7 +6,7 @@ import { FormatError } from '../base/errors.ts';
 import { type Shape, sameShape, showShape, sizeOf } from '../base/shape.ts';
 import { type ModelConfig, paddedVocabSize } from '../models/config.ts';
 import { gatedMlpWidth } from '../nn/layers.ts';
-import { listProblems } from './shards.ts';
+import { listProblems } from './problems.ts';
 
 export const EMBEDDINGS = 'backbone.embeddings.weight';
 export const LM_HEAD = 'lm_head.weight';

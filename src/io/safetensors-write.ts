@@ -6,7 +6,7 @@
 import { narrow } from '../base/dtype.ts';
 import { ConfigError, DTypeError, ShapeError } from '../base/errors.ts';
 import { showShape, sizeOf } from '../base/shape.ts';
-import { STORED_BYTES, type StoredArray, type StoredDType } from './safetensors.ts';
+import { STORED_BYTES, type StoredArray, type StoredDType } from './tensor-file.ts';
 
 export interface TensorEntry {
   name: string;

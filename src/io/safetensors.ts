@@ -4,51 +4,21 @@
  * Layout: u64 header length, JSON header { name: { dtype, shape, data_offsets } }, then the data without holes.
  * All numbers are little-endian, as on every machine this library runs on.
  */
-import { widen } from '../base/dtype.ts';
-import { DTypeError, FormatError } from '../base/errors.ts';
+import { FormatError } from '../base/errors.ts';
 import { showShape, sizeOf } from '../base/shape.ts';
 import type { ByteSource } from '../base/source.ts';
 import { isObject, type Json, kindOf, parseJson } from './json.ts';
-
-export type StoredDType = 'F64' | 'F32' | 'F16' | 'BF16' | 'I64' | 'I32' | 'U8';
-/** F64 and I64 as float64, F16 and BF16 as raw bits. */
-export type StoredArray = Float64Array | Float32Array | Int32Array | Uint16Array | Uint8Array;
-
-export const STORED_BYTES: Record<StoredDType, number> = {
-  F64: 8,
-  F32: 4,
-  F16: 2,
-  BF16: 2,
-  I64: 8,
-  I32: 4,
-  U8: 1,
-};
-
-export interface TensorInfo {
-  readonly dtype: StoredDType;
-  readonly shape: readonly number[];
-  /** The bytes [start, end) of the file. */
-  readonly start: number;
-  readonly end: number;
-}
-
-/** The tensors of one file or of one sharded set; data is read when asked for. */
-export interface TensorFile {
-  readonly name: string;
-  readonly tensors: ReadonlyMap<string, TensorInfo>;
-  readonly metadata: Readonly<Record<string, string>>;
-  /** The elements as stored; I64 beyond 2^53 is a FormatError. */
-  read(tensor: string): Promise<StoredArray>;
-  /** A fresh float32 copy: BF16 and F16 exactly, F64 rounded to nearest; DTypeError for integers. */
-  readAsF32(tensor: string): Promise<Float32Array>;
-  close(): Promise<void>;
-}
+import {
+  STORED_BYTES,
+  type StoredDType,
+  type TensorFile,
+  type TensorInfo,
+  tensorFile,
+} from './tensor-file.ts';
 
 /** The reference implementation refuses larger headers too. */
 const MAX_HEADER_BYTES = 100_000_000;
 const PREFIX_BYTES = 8;
-/** Narrow tensors are widened in pieces of this size, so the peak is little above the result. */
-const PIECE_BYTES = 1 << 24;
 const AGAIN = 'The file is damaged or incomplete: download or save it again.';
 
 /** Reads and checks the header. Throws FormatError for anything the format does not allow. */
@@ -170,62 +140,4 @@ function checkCoverage(source: ByteSource, dataStart: number, tensors: Map<strin
     const rest = source.sizeBytes - end;
     throw damaged(source.name, `expected the file to end after ${previous}, got ${rest} more bytes`, end);
   }
-}
-
-function tensorFile(
-  source: ByteSource,
-  tensors: Map<string, TensorInfo>,
-  metadata: Record<string, string>,
-): TensorFile {
-  const find = (tensor: string): TensorInfo => {
-    const info = tensors.get(tensor);
-    if (info) return info;
-    throw new FormatError(
-      `readTensor: expected a tensor of ${source.name}, got the name ${tensor}. It holds ${tensors.size} tensors; list them with tensors.keys().`,
-    );
-  };
-  return {
-    name: source.name,
-    tensors,
-    metadata,
-    read: async (tensor) => {
-      const { dtype, start, end } = find(tensor);
-      return toElements(await source.read(start, end), dtype, `${source.name}, tensor ${tensor}`);
-    },
-    readAsF32: async (tensor) => {
-      const { dtype, shape, start, end } = find(tensor);
-      if (dtype === 'I64' || dtype === 'I32' || dtype === 'U8') {
-        throw new DTypeError(
-          `readAsF32: expected a floating point tensor, got ${dtype} for ${tensor} of ${source.name}. Use read().`,
-        );
-      }
-      if (dtype === 'F32') return toElements(await source.read(start, end), dtype, '') as Float32Array;
-      const out = new Float32Array(sizeOf(shape));
-      for (let from = start; from < end; from += PIECE_BYTES) {
-        const piece = toElements(await source.read(from, Math.min(end, from + PIECE_BYTES)), dtype, '');
-        const target = out.subarray((from - start) / STORED_BYTES[dtype]);
-        if (piece instanceof Uint16Array) widen(piece, dtype === 'BF16' ? 'bf16' : 'f16', target);
-        else target.set(piece);
-      }
-      return out;
-    },
-    close: () => source.close(),
-  };
-}
-
-/** The elements in bytes of their own: a view where the source gave a whole buffer, else a copy. */
-function toElements(bytes: Uint8Array, dtype: StoredDType, what: string): StoredArray {
-  const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
-  const buffer = own.buffer;
-  if (dtype === 'F64') return new Float64Array(buffer);
-  if (dtype === 'F32') return new Float32Array(buffer);
-  if (dtype === 'I32') return new Int32Array(buffer);
-  if (dtype === 'U8') return own;
-  if (dtype !== 'I64') return new Uint16Array(buffer);
-  return Float64Array.from(new BigInt64Array(buffer), (value, i) => {
-    if (Number.isSafeInteger(Number(value))) return Number(value);
-    throw new FormatError(
-      `read: expected integers within 2^53, got ${value} at element ${i} (${what}). Store smaller numbers.`,
-    );
-  });
 }

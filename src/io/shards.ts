@@ -1,20 +1,15 @@
 /**
- * A model split over several safetensors files: model.safetensors.index.json maps every tensor to its file. The set
+ * A model split over several files: model.safetensors.index.json or pytorch_model.bin.index.json maps every tensor to its file. The set
  * presents itself as one TensorFile; whatever does not agree between index and files is reported in one error.
  */
 import { FormatError, MambaError } from '../base/errors.ts';
 import type { ByteSource } from '../base/source.ts';
 import { isObject, kindOf, parseJsonObject } from './json.ts';
-import { openSafetensors, type TensorFile, type TensorInfo } from './safetensors.ts';
+import { listProblems } from './problems.ts';
+import type { TensorFile, TensorInfo } from './tensor-file.ts';
+import { openWeights } from './weights.ts';
 
 const MAX_INDEX_BYTES = 100_000_000;
-const SHOWN = 20;
-
-/** Joins problems for a message; long lists end in a count. */
-export function listProblems(problems: readonly string[]): string {
-  const rest = problems.length - SHOWN;
-  return problems.slice(0, SHOWN).join('; ') + (rest > 0 ? `; and ${rest} more` : '');
-}
 
 /**
  * Opens the set. `openShard` gets the plain file names of the index. Throws one FormatError that lists every missing or
@@ -103,7 +98,7 @@ async function tryOpen(
   let source: ByteSource | null = null;
   try {
     source = await openShard(fileName);
-    return await openSafetensors(source);
+    return await openWeights(source);
   } catch (error) {
     await source?.close();
     if (!(error instanceof MambaError)) throw error;

@@ -230,14 +230,14 @@ describe('a tied model that stores its head too', () => {
 describe('folders that are no model', () => {
   const cases: [name: string, damage: (folder: string) => Promise<unknown>, message: string][] = [
     ['no config.json', (f) => rm(join(f, 'config.json')), 'config.json, got nothing at this path'],
-    ['no weights', (f) => rm(join(f, 'model.safetensors')), 'got neither. Is the download complete?'],
+    ['no weights', (f) => rm(join(f, 'model.safetensors')), 'got none of them. Is the download complete?'],
     [
-      'only a torch file',
+      'only an ONNX file',
       async (f) => {
         await rm(join(f, 'model.safetensors'));
-        await writeFile(join(f, 'pytorch_model.bin'), 'x');
+        await writeFile(join(f, 'model.onnx'), 'x');
       },
-      'got pytorch_model.bin. Convert',
+      'got model.onnx. Convert',
     ],
     [
       'weights cut',

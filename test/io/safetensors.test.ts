@@ -4,8 +4,9 @@ import { describe, expect, test } from 'vitest';
 import { bf16ToF32 } from '../../src/base/dtype.ts';
 import { DTypeError, FormatError } from '../../src/base/errors.ts';
 import { type ByteSource, memorySource } from '../../src/base/source.ts';
-import { openSafetensors, type StoredArray } from '../../src/io/safetensors.ts';
+import { openSafetensors } from '../../src/io/safetensors.ts';
 import { encodeSafetensors, safetensorsChunks, type TensorEntry } from '../../src/io/safetensors-write.ts';
+import type { StoredArray } from '../../src/io/tensor-file.ts';
 
 const MODELS = new URL('../fixtures/models/', import.meta.url);
 const fixture = (path: string) => new Uint8Array(readFileSync(new URL(path, MODELS)));

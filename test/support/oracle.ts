@@ -1,7 +1,8 @@
 /** The stored float64 results of tiny models (test/fixtures/models): inputs, logits, states, gradients. */
 import { readFileSync } from 'node:fs';
 import { memorySource } from '../../src/base/source.ts';
-import { openSafetensors, type TensorFile } from '../../src/io/safetensors.ts';
+import { openSafetensors } from '../../src/io/safetensors.ts';
+import type { TensorFile } from '../../src/io/tensor-file.ts';
 
 const root = new URL('../fixtures/models/', import.meta.url);
 

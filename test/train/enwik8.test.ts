@@ -5,7 +5,6 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { deflateRawSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { FormatError } from '../../src/base/errors.ts';
 import { Rng } from '../../src/base/rng.ts';
@@ -13,44 +12,11 @@ import { byteTokenizer } from '../../src/text/index.ts';
 import { openCorpus } from '../../src/train/corpus.node.ts';
 import { DownloadError } from '../../src/train/download.node.ts';
 import { type Enwik8, type Enwik8Options, openEnwik8 } from '../../src/train/enwik8.node.ts';
+import { zip } from '../support/zip.ts';
 
 const rng = new Rng(8);
 const content = Buffer.from(Array.from({ length: 200_000 }, () => 97 + rng.below(20)));
 const sha1 = createHash('sha1').update(content).digest('hex');
-
-/** A zip archive by hand: entries, directory, end record. */
-function zip(entries: [name: string, data: Buffer, method: 0 | 8][], comment = ''): Buffer {
-  const parts: Buffer[] = [];
-  const directory: Buffer[] = [];
-  let offset = 0;
-  for (const [name, data, method] of entries) {
-    const packed = method === 8 ? deflateRawSync(data) : data;
-    const local = Buffer.alloc(30);
-    local.writeUInt32LE(0x04034b50, 0);
-    local.writeUInt16LE(method, 8);
-    local.writeUInt16LE(name.length, 26);
-    local.writeUInt16LE(4, 28); // an extra field that only the local header has
-    const central = Buffer.alloc(46);
-    central.writeUInt32LE(0x02014b50, 0);
-    central.writeUInt16LE(method, 10);
-    central.writeUInt32LE(packed.length, 20);
-    central.writeUInt32LE(data.length, 24);
-    central.writeUInt16LE(name.length, 28);
-    central.writeUInt32LE(offset, 42);
-    parts.push(local, Buffer.from(name), Buffer.alloc(4), packed);
-    directory.push(central, Buffer.from(name));
-    offset += 30 + name.length + 4 + packed.length;
-  }
-  const listing = Buffer.concat(directory);
-  const end = Buffer.alloc(22);
-  end.writeUInt32LE(0x06054b50, 0);
-  end.writeUInt16LE(entries.length, 8);
-  end.writeUInt16LE(entries.length, 10);
-  end.writeUInt32LE(listing.length, 12);
-  end.writeUInt32LE(offset, 16);
-  end.writeUInt16LE(comment.length, 20);
-  return Buffer.concat([...parts, listing, end, Buffer.from(comment)]);
-}
 
 const archive = zip([
   ['readme', Buffer.from('hello'), 0],
@@ -258,7 +224,7 @@ describe('openEnwik8', () => {
   });
 
   it('reads stored entries and archives with a comment', async () => {
-    answer = serve(zip([['enwik8', content, 0]], 'a comment with PK inside'));
+    answer = serve(zip([['enwik8', content, 0]], { comment: 'a comment with PK inside' }));
     await checkParts(await open());
   });
 });
