@@ -1,5 +1,5 @@
 /**
- * The native device: loads the Node addon that `npm run build` compiles. Node only.
+ * The native device: loads the Node addon that scripts/build-native.mjs compiles. Node only.
  * Environment: MAMBA_NATIVE (path of the addon), MAMBA_ISA (instruction set), MAMBA_THREADS.
  */
 import { existsSync, readFileSync } from 'node:fs';
@@ -39,6 +39,8 @@ export interface NativeOptions {
 const MAX_OPERANDS = 64;
 const MAX_THREADS = 1024;
 const packageRoot = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+/** Also part of the installed package. */
+const buildScript = join(packageRoot, 'scripts', 'build-native.mjs');
 const load = createRequire(import.meta.url);
 
 /** Where an addon may be, best first; the same places as in scripts/build-native.mjs. */
@@ -75,7 +77,7 @@ function loadAddon(): Addon {
   }
   throw new UnsupportedError(
     `native: expected a compiled addon, got none. Tried\n${tried.join('\n')}\n` +
-      'Run `npm run build` with a C++ compiler installed, set MAMBA_NATIVE to its path, or use the wasm device.',
+      `Run \`node ${buildScript}\` with a C++ compiler installed, set MAMBA_NATIVE to its path, or use the wasm device.`,
   );
 }
 

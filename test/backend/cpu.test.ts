@@ -154,7 +154,9 @@ describe('opening', () => {
   it('lists what it tried when there is no addon', () => {
     vi.stubEnv('MAMBA_NATIVE', '/no/such/mamba.node');
     expect(() => openNative()).toThrow(UnsupportedError);
-    expect(() => openNative()).toThrow(/\/no\/such\/mamba.node: no such file[\s\S]*npm run build/);
+    expect(() => openNative()).toThrow(
+      /\/no\/such\/mamba.node: no such file[\s\S]*scripts\/build-native\.mjs/,
+    );
     const broken = join(mkdtempSync(join(tmpdir(), 'mamba-')), 'mamba.node');
     writeFileSync(broken, 'not a library');
     vi.stubEnv('MAMBA_NATIVE', broken);
