@@ -29,7 +29,7 @@ export interface ForwardOptions {
   state?: State | null;
   /** Real tokens per row; the rest is padding that never reaches the state. Follows from ragged ids by itself. */
   lengths?: readonly number[] | Int32Array;
-  /** Document of each token, (b, l): packed documents do not see each other. */
+  /** Document of each token, rows like those of the ids or (b, l): packed documents do not see each other. */
   sequenceIds?: readonly (readonly number[])[] | Tensor;
   /** Logits of the last token of each row only: (b, 1, v). */
   lastOnly?: boolean;
@@ -226,7 +226,7 @@ export class LanguageModel extends Module implements StateModel {
       ? null
       : sequenceIds instanceof Tensor
         ? sequenceIds
-        : Tensor.from(Int32Array.from(sequenceIds.flat()), [b, l], { device });
+        : packSequenceIds(sequenceIds, lengths, b, l, device);
     return {
       input,
       context: {
@@ -283,8 +283,9 @@ function packIds(ids: Ids, device: Tensor['device']): { input: Tensor; ragged: n
     return { input: ids, ragged: null };
   }
   if (ids.length === 0 || !ids.every((row) => typeof row === 'object')) {
+    const got = ids.length === 0 ? 'none' : 'ids without rows';
     throw new ShapeError(
-      'forward: expected rows of ids such as [[1, 2, 3]], got none. Wrap a single row in a list.',
+      `forward: expected rows of ids such as [[1, 2, 3]], got ${got}. Wrap a single row in a list.`,
     );
   }
   const lengths = ids.map((row) => row.length);
@@ -295,10 +296,35 @@ function packIds(ids: Ids, device: Tensor['device']): { input: Tensor; ragged: n
       if (!Number.isInteger(id))
         throw new DTypeError(`forward: expected integer ids, got ${id} in row ${i}.`);
       host[i * l + t] = id;
+      // The 32 bits of a larger number would be another id.
+      if (host[i * l + t] !== id)
+        throw new ShapeError(`forward: expected ids in the vocabulary, got ${id} in row ${i}.`);
     });
   });
   return {
     input: Tensor.from(host, [ids.length, l], { device }),
     ragged: lengths.some((n) => n !== l) ? lengths : null,
   };
+}
+
+/** Rows as long as the ids' (or l), padded with 0: padding is no document's. */
+function packSequenceIds(
+  rows: readonly (readonly number[])[],
+  lengths: readonly number[] | null,
+  b: number,
+  l: number,
+  device: Tensor['device'],
+): Tensor {
+  const host = new Int32Array(b * l);
+  const isFit = (row: readonly number[], i: number) => row.length === l || row.length === lengths?.[i];
+  if (rows.length !== b || !rows.every(isFit)) {
+    const got = rows.map((row) => row.length).join(', ');
+    throw new ShapeError(
+      `forward: expected a sequence id for each token of ${b} rows, got rows of [${got}]. Give one per id.`,
+    );
+  }
+  rows.forEach((row, i) => {
+    host.set(row, i * l);
+  });
+  return Tensor.from(host, [b, l], { device });
 }
