@@ -4,6 +4,7 @@ import { realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError } from 'commander';
 import { onDeviceNotice, VERSION } from '../index.node.ts';
+import { register as registerConvert } from './commands/convert.ts';
 import { register as registerEval } from './commands/eval.ts';
 import { register as registerGenerate } from './commands/generate.ts';
 import { register as registerInfo } from './commands/info.ts';
@@ -11,7 +12,14 @@ import { register as registerLogits } from './commands/logits.ts';
 import { register as registerTrain } from './commands/train.ts';
 import { type CliIo, connectIo } from './output.ts';
 
-const COMMANDS = [registerTrain, registerEval, registerGenerate, registerLogits, registerInfo];
+const COMMANDS = [
+  registerTrain,
+  registerEval,
+  registerGenerate,
+  registerLogits,
+  registerConvert,
+  registerInfo,
+];
 
 /** Runs one command line (without node and script) and gives its exit code. Never throws. */
 export async function run(argv: readonly string[], io: CliIo): Promise<number> {

@@ -20,12 +20,27 @@ export function addModelOption(command: Command): Command {
 }
 
 /** For commander: any finite number in [min, max]. */
-export function number(min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY) {
+export function number(min: number, max = Number.POSITIVE_INFINITY) {
   return (text: string): number => {
-    const value = text.trim() === '' ? Number.NaN : Number(text);
-    if (Number.isFinite(value) && value >= min && value <= max) return value;
+    const value = finite(text);
+    if (value >= min && value <= max) return value;
     throw new InvalidArgumentError(`expected a number in [${min}, ${max}].`);
   };
+}
+
+/** For commander: any finite number above 0, at most max. */
+export function positive(max = Number.POSITIVE_INFINITY) {
+  return (text: string): number => {
+    const value = finite(text);
+    if (value > 0 && value <= max) return value;
+    throw new InvalidArgumentError(`expected a number above 0, at most ${max}.`);
+  };
+}
+
+/** NaN, which no range holds, for anything else. */
+function finite(text: string): number {
+  const value = text.trim() === '' ? Number.NaN : Number(text);
+  return Number.isFinite(value) ? value : Number.NaN;
 }
 
 /** For commander: an integer in [min, max]. */
@@ -37,8 +52,9 @@ export function integer(min = 0, max = Number.MAX_SAFE_INTEGER) {
   };
 }
 
-/** For commander: an option that may be repeated. */
+/** For commander: text, at least one character, that may be given several times. */
 export function collect(text: string, before: string[] = []): string[] {
+  if (text === '') throw new InvalidArgumentError('expected at least one character.');
   return [...before, text];
 }
 

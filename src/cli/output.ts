@@ -45,12 +45,9 @@ export function outputOf(command: Command): Output {
   };
 }
 
-/** All of stdin as UTF-8; a lone BOM at the start is part of the text. */
-export async function readStdin(io: CliIo): Promise<string> {
-  const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
-  let text = '';
-  for await (const chunk of io.stdin) {
-    text += typeof chunk === 'string' ? chunk : decoder.decode(chunk, { stream: true });
-  }
-  return text + decoder.decode();
+/** All of stdin. */
+export async function readStdin(io: CliIo): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of io.stdin) chunks.push(Buffer.from(chunk));
+  return Buffer.concat(chunks);
 }

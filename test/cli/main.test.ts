@@ -51,7 +51,9 @@ describe('usage', () => {
     ['a missing option', ['generate'], "required option '--model <path>' not specified"],
     ['a word for a number', ['generate', '--model', 'x', '--max-tokens', 'many'], 'expected a number'],
     ['an empty number', ['generate', '--model', 'x', '--temperature', ''], 'expected a number'],
-    ['a number out of range', ['generate', '--model', 'x', '--top-p', '1.5'], 'in [0, 1]'],
+    ['a number out of range', ['generate', '--model', 'x', '--top-p', '1.5'], 'above 0, at most 1'],
+    ['a mass of nothing', ['generate', '--model', 'x', '--top-p', '0'], 'above 0'],
+    ['a stop of nothing', ['generate', '--model', 'x', '--stop', ''], 'at least one character'],
     ['half a token', ['generate', '--model', 'x', '--max-tokens', '1.5'], 'expected an integer'],
     ['an unknown device', ['info', '--device', 'cuda'], 'Allowed choices are native, wasm, reference'],
     ['ids that are none', ['logits', '--model', 'x', '--ids', '1,b', '--out', 'y'], '"1,2,3;4,5,6"'],
@@ -103,6 +105,16 @@ describe('generate', () => {
     expect(first.stderr).toMatch(/^\d+ tokens, .* seed 3, length$/m);
     const other = await cli([...base, '--prompt', 'é b', '--seed', '4']);
     expect(other.stdout).not.toBe(first.stdout);
+  });
+
+  it('gives the bytes of stdin to a model of bytes as they are', async () => {
+    const { code, stdout } = await cli([...base, '--json'], {
+      stdin: [Uint8Array.of(97, 0xff), Uint8Array.of(0xc3)],
+    });
+    expect(code).toBe(0);
+    const result = JSON.parse(stdout);
+    expect(result.stateTokens).toBe(3 + result.tokens.length);
+    expect(result.prompt).toBe('a\ufffd\ufffd');
   });
 
   it('--json: one document with the text that is streamed otherwise', async () => {

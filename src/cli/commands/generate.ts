@@ -1,7 +1,7 @@
 /** `mamba-ts generate`: one completion, streamed to stdout. */
 import type { Command } from 'commander';
 import { type DeviceName, type GeneratedPart, loadModel } from '../../index.node.ts';
-import { addCommonOptions, addModelOption, collect, integer, number } from '../options.ts';
+import { addCommonOptions, addModelOption, collect, integer, number, positive } from '../options.ts';
 import { outputOf, readStdin } from '../output.ts';
 import { readState, writeState } from '../state-file.ts';
 
@@ -30,9 +30,9 @@ export function register(program: Command): void {
     .option('--max-tokens <n>', 'length of the completion', integer(), 256)
     .option('--temperature <t>', '0 takes the most likely token', number(0), 1)
     .option('--top-k <k>', 'sample from the k most likely tokens; 0 = all', integer(), 0)
-    .option('--top-p <p>', 'sample from the most likely tokens of mass p; 1 = all', number(0, 1), 1)
+    .option('--top-p <p>', 'sample from the most likely tokens of mass p; 1 = all', positive(1), 1)
     .option('--min-p <p>', 'drop tokens below p times the likeliest one', number(0, 1), 0)
-    .option('--repetition-penalty <r>', 'make seen tokens less likely; 1 = off', number(0), 1)
+    .option('--repetition-penalty <r>', 'make seen tokens less likely; 1 = off', positive(), 1)
     .option('--seed <n>', 'the same seed gives the same text; default: random', integer())
     .option('--stop <text>', 'end before this text; may be repeated', collect)
     .option('--state-in <file>', 'continue from a saved state')
@@ -43,7 +43,9 @@ export function register(program: Command): void {
 async function run(options: Options, command: Command): Promise<void> {
   const out = outputOf(command);
   const { device, stateIn, stateOut, seed = Math.floor(Math.random() * 2 ** 32), ...rest } = options;
-  const prompt = options.prompt ?? (out.io.stdin.isTTY ? '' : await readStdin(out.io));
+  const bytes = options.prompt === undefined && !out.io.stdin.isTTY ? await readStdin(out.io) : null;
+  // A lone BOM at the start is part of the text.
+  const prompt = bytes ? new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes) : (options.prompt ?? '');
   const signal = out.io.interrupts();
   const model = await loadModel(options.model, { device });
   const state = await readState(stateIn, model);
@@ -51,7 +53,9 @@ async function run(options: Options, command: Command): Promise<void> {
   const tokens: number[] = [];
   let text = '';
   let last: GeneratedPart | undefined;
-  for await (const part of model.generate(prompt, { ...rest, seed, state, signal })) {
+  // A model of bytes reads them as they are, UTF-8 or not.
+  const input = bytes && model.tokenizer?.kind === 'bytes' ? [...bytes] : prompt;
+  for await (const part of model.generate(input, { ...rest, seed, state, signal })) {
     out.text(part.text);
     text += part.text;
     tokens.push(...part.tokens);

@@ -10,7 +10,7 @@ import {
   SCHEDULES,
   trainLmProgress,
 } from '../../train/index.ts';
-import { addCommonOptions, integer, number } from '../options.ts';
+import { addCommonOptions, integer, number, positive } from '../options.ts';
 import { outputOf } from '../output.ts';
 
 /** Options with the names of the settings pass as they are. */
@@ -44,14 +44,14 @@ export function register(program: Command): void {
     )
     .option('--force', 'replace the run in --out')
     .addOption(new Option('--steps <n>', 'optimizer steps').argParser(integer(1)).conflicts('minutes'))
-    .option('--minutes <m>', 'time of training instead of steps; the schedule follows it', number(1e-6))
+    .option('--minutes <m>', 'time of training instead of steps; the schedule follows it', positive())
     .addOption(new Option('--arch <name>', 'the architecture').choices(['mamba1']))
     .addOption(new Option('--preset <name>', 'model shape (small)').choices(Object.keys(PRESETS)))
     .option('--d-model <n>', 'width, instead of the preset', integer(1))
     .option('--layers <n>', 'blocks, instead of the preset', integer(1))
     .option('--d-state <n>', 'state size per channel (16)', integer(1))
     .option('--d-conv <n>', 'width of the convolution (4)', integer(1))
-    .option('--expand <x>', 'inner width as a multiple of --d-model (2)', number(1e-6))
+    .option('--expand <x>', 'inner width as a multiple of --d-model (2)', positive())
     .option('--tokenizer <t>', 'bytes, bpe:SIZE (trained on --data), or a folder with tokenizer.json (bytes)')
     .option('--text-field <name>', 'field of a JSONL line that holds the text (text)')
     .option('--batch <n>', 'rows per batch (16)', integer(1))

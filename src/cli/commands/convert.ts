@@ -1,0 +1,40 @@
+/** `mamba-ts convert`: a model in another file format. */
+import { type Command, Option } from 'commander';
+import { convertModel } from '../../index.node.ts';
+import { addCommonOptions, addModelOption } from '../options.ts';
+import { outputOf } from '../output.ts';
+
+interface Options {
+  model: string;
+  format: 'hf' | 'gguf';
+  out: string;
+  weights: string;
+}
+
+const WEIGHTS = { hf: ['f32', 'bf16', 'f16'], gguf: ['f32', 'f16', 'q8_0', 'q4_0'] } as const;
+
+export function register(program: Command): void {
+  const command = program
+    .command('convert')
+    .description('Writes a model as a Hugging Face folder, or as a GGUF file that llama.cpp runs.');
+  addCommonOptions(addModelOption(command))
+    .addOption(new Option('--format <name>', 'what to write').choices(['hf', 'gguf']).makeOptionMandatory())
+    .requiredOption('--out <path>', 'the folder (hf) or file (gguf) to write')
+    .addOption(
+      new Option('--weights <type>', 'hf: f32, bf16, f16; gguf: f32, f16, q8_0, q4_0')
+        .choices(['f32', 'bf16', 'f16', 'q8_0', 'q4_0'])
+        .default('f32'),
+    )
+    .action(run);
+}
+
+async function run({ model, format, out: path, weights }: Options, command: Command): Promise<void> {
+  if (!(WEIGHTS[format] as readonly string[]).includes(weights)) {
+    command.error(`error: expected --weights ${WEIGHTS[format].join(', ')} for --format ${format}.`);
+  }
+  const out = outputOf(command);
+  const { weightBytes, notes } = await convertModel(model, path, { format, weights });
+  for (const note of notes) out.log(`note: ${note}`);
+  out.text(`${path}: ${weightBytes} bytes of weights, ${weights}\n`);
+  out.json({ out: path, format, weights, weightBytes, notes });
+}
