@@ -1,0 +1,84 @@
+/** `convert`: there and back again, and what it refuses. */
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LanguageModel, loadModel, saveModel } from '../../src/index.node.ts';
+import { byteTokenizer } from '../../src/text/index.ts';
+import { cli } from './cli.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'mamba-ts-convert-'));
+const at = (name: string) => join(folder, name);
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+beforeAll(async () => {
+  const model = new LanguageModel({ vocab_size: 256, d_model: 32, n_layer: 2, d_state: 4 }, { seed: 5 });
+  model.tokenizer = byteTokenizer();
+  await saveModel(model, at('model'));
+});
+
+const convert = (from: string, out: string, ...more: string[]) =>
+  cli(['convert', '--model', at(from), '--out', at(out), ...more]);
+
+describe('convert', () => {
+  it('folder to GGUF to folder: the same model with its tokenizer', async () => {
+    const { code, stdout } = await convert('model', 'model.gguf', '--format', 'gguf', '--json');
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ format: 'gguf', weights: 'f32', notes: [] });
+    expect((await convert('model.gguf', 'again', '--format', 'hf')).code).toBe(0);
+    expect(readdirSync(at('again')).sort()).toEqual([
+      'config.json',
+      'mamba_tokenizer.json',
+      'model.safetensors',
+    ]);
+    const [a, b, c] = [
+      await loadModel(at('model')),
+      await loadModel(at('again')),
+      await loadModel(at('model.gguf')),
+    ];
+    expect(c.fingerprint).toBe(b.fingerprint);
+    expect(b.config).toEqual(a.config);
+    const text = async (path: string) =>
+      (await cli(['generate', '--model', at(path), '--prompt', 'ab', '--max-tokens', '8', '--seed', '1']))
+        .stdout;
+    expect(await text('model.gguf')).toBe(await text('model'));
+  });
+
+  it('narrow weights take the bytes they should', async () => {
+    const bytes = async (weights: string): Promise<number> =>
+      JSON.parse(
+        (await convert('model', `${weights}.gguf`, '--format', 'gguf', '--weights', weights, '--json'))
+          .stdout,
+      ).weightBytes;
+    const [f32, f16, q8, q4] = [
+      await bytes('f32'),
+      await bytes('f16'),
+      await bytes('q8_0'),
+      await bytes('q4_0'),
+    ];
+    expect(f16).toBeLessThan(f32);
+    expect(q8).toBeLessThan(f16);
+    expect(q4).toBeLessThan(q8);
+    const { code, stdout } = await convert(
+      'model',
+      'narrow',
+      '--format',
+      'hf',
+      '--weights',
+      'bf16',
+      '--json',
+    );
+    expect(code).toBe(0);
+    expect(2 * JSON.parse(stdout).weightBytes).toBe(4 * (await loadModel(at('narrow'))).parameterCount);
+  });
+
+  it('usage errors and failures', async () => {
+    const wrong = await convert('model', 'x', '--format', 'hf', '--weights', 'q4_0');
+    expect(wrong).toMatchObject({ code: 2 });
+    expect(wrong.stderr).toContain('expected --weights f32, bf16, f16 for --format hf');
+    expect((await convert('model', 'x', '--format', 'onnx')).code).toBe(2);
+    const missing = await convert('nothing', 'x', '--format', 'gguf');
+    expect(missing.code).toBe(1);
+    expect(readdirSync(folder)).not.toContain('x');
+  });
+});
