@@ -6,7 +6,7 @@ import { currentDevice, noGrad, scope, selectiveScan, Tensor } from '../dist/ind
 import { openPeer } from './_peer.mjs';
 import { median, numbers, printMachine, spread } from './_report.mjs';
 
-const o = numbers({ batch: 8, length: 512, channels: 512, state: 16, threads: 2, rounds: 5 });
+const o = numbers({ batch: 2, length: 512, channels: 512, state: 16, threads: 2, rounds: 3 });
 process.env.MAMBA_THREADS = String(o.threads);
 const device = currentDevice();
 const { batch: b, length: l, channels: e, state: n } = o;
