@@ -65,8 +65,19 @@ export function widen(
   from: 'bf16' | 'f16',
   out = new Float32Array(bits.length),
 ): Float32Array {
-  const convert = from === 'bf16' ? bf16ToF32 : f16ToF32;
-  for (let i = 0; i < bits.length; i++) out[i] = convert(bits[i]!);
+  const words = new Uint32Array(out.buffer, out.byteOffset, bits.length);
+  if (from === 'bf16') {
+    for (let i = 0; i < bits.length; i++) words[i] = bits[i]! << 16;
+    return out;
+  }
+  for (let i = 0; i < bits.length; i++) {
+    const h = bits[i]!;
+    const exponent = h & 0x7c00;
+    // Normal numbers move into place, with the bias of 15 turned into 127.
+    if (exponent !== 0 && exponent !== 0x7c00)
+      words[i] = ((h & 0x8000) << 16) | (((h & 0x7fff) << 13) + (112 << 23));
+    else out[i] = f16ToF32(h);
+  }
   return out;
 }
 

@@ -82,8 +82,10 @@ export function tokenizerFromGguf(metadata: ReadonlyMap<string, GgufValue>, name
   const types = metadata.get(key('token_type'));
   const typeOf = (id: number): number =>
     types instanceof Int32Array || types instanceof Uint32Array ? (types[id] ?? 1) : 1;
+  // Older converters name the rows that pad the embedding without marking them.
+  const isPadding = (id: number): boolean => typeOf(id) === TOKEN_TYPES.unused || tokens[id] === `[PAD${id}]`;
   let used = tokens.length;
-  while (used > 0 && typeOf(used - 1) === TOKEN_TYPES.unused) used--;
+  while (used > 0 && isPadding(used - 1)) used--;
   const vocabSize = used > 0 ? used : null;
   const idOf = (field: string): number | null => {
     const id = metadata.get(key(`${field}_token_id`));
@@ -127,7 +129,7 @@ export function tokenizerFromGguf(metadata: ReadonlyMap<string, GgufValue>, name
   }
   const notes =
     pre === 'default' ? ["The file does not tell how its tokenizer splits words; GPT-2's rule is used."] : [];
-  return found(JSON.stringify(bpeJson(tokens, typeOf, texts('merges'), words, name)), notes);
+  return found(JSON.stringify(bpeJson(tokens.slice(0, used), typeOf, texts('merges'), words, name)), notes);
 }
 
 function bpeJson(

@@ -61,6 +61,8 @@ for (const { name, toF32, toBits, exponentBits, mantissaBits } of FORMATS) {
   });
 
   test(`${name}: arrays convert like single numbers`, () => {
+    const all = Uint16Array.from({ length: 65536 }, (_, bits) => bits);
+    expect(widen(all, name)).toEqual(Float32Array.from(all, toF32));
     fc.assert(
       fc.property(fc.float32Array({ maxLength: 50 }), (values) => {
         const bits = narrow(values, name);

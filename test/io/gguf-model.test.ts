@@ -164,6 +164,29 @@ describe('tokenizers', () => {
     expect((metadata.get('tokenizer.ggml.tokens') as string[]).length).toBe(300);
   });
 
+  it('rows that pad the embedding are no vocabulary, marked or only named', async () => {
+    const model = new LanguageModel({ ...small, vocab_size: 290, pad_vocab_size_multiple: 16 });
+    model.tokenizer = tokenizerFromJson(trainBpe([sentence.repeat(30)], { vocabSize: 290 }).tokenizerJson);
+    const used = model.tokenizer.vocabSize;
+    await writeGguf(model, at('padded.gguf'));
+    const bytes = readFileSync(at('padded.gguf'));
+    for (const key of [
+      'tokenizer.ggml.token_type',
+      'mamba_ts.vocab_size',
+      'mamba_ts.pad_vocab_size_multiple',
+    ]) {
+      const plain = bytes.indexOf(key);
+      expect(plain).toBeGreaterThan(0);
+      bytes[plain] = 'x'.charCodeAt(0);
+      writeFileSync(at('padded.gguf'), bytes);
+      const files = await openPretrained(at('padded.gguf'));
+      const { vocab_size, pad_vocab_size_multiple: multiple } = files.config;
+      expect(vocab_size).toBe(key.startsWith('tokenizer') ? 290 : used);
+      expect(Math.ceil(vocab_size / multiple) * multiple).toBe(304);
+      await files.close();
+    }
+  });
+
   it('a BPE survives with its tokenizer.json, and without it from tokens and merges', async () => {
     const { tokenizerJson, tokenizerConfig } = trainBpe([sentence.repeat(30)], { vocabSize: 300 });
     const tokenizer = tokenizerFromJson(tokenizerJson, tokenizerConfig);
