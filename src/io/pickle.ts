@@ -24,7 +24,7 @@ export interface PickleOptions {
 }
 
 /** Containers, items and remembered values; a tensor needs about 18. */
-const MAX_OBJECTS = 250_000;
+const MAX_OBJECTS = 100_000;
 /** Python's pickler fills containers in batches of 1000. */
 const MAX_STACK = 10_000;
 const MAX_INTEGER_BYTES = 32;
