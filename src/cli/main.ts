@@ -52,6 +52,12 @@ export async function run(argv: readonly string[], io: CliIo): Promise<number> {
   }
 }
 
+/** Ctrl-C, and what `kill` and a stopping container send; each with the exit code of a program that it ends. */
+const INTERRUPTS = [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const;
+
 function processIo(): CliIo {
   // Whoever reads our output may have seen enough (`| head`).
   for (const stream of [process.stdout, process.stderr]) {
@@ -66,10 +72,12 @@ function processIo(): CliIo {
     stdin: process.stdin,
     interrupts() {
       const controller = new AbortController();
-      process.once('SIGINT', () => {
-        controller.abort();
-        process.once('SIGINT', () => process.exit(130));
-      });
+      for (const [name, code] of INTERRUPTS) {
+        process.on(name, () => {
+          if (controller.signal.aborted) process.exit(code);
+          controller.abort();
+        });
+      }
       return controller.signal;
     },
   };

@@ -8,7 +8,7 @@ export interface CliIo {
   stdout: { write(text: string): unknown; isTTY?: boolean };
   stderr: { write(text: string): unknown; isTTY?: boolean };
   stdin: AsyncIterable<Uint8Array | string> & { isTTY?: boolean };
-  /** Aborted by the first Ctrl-C after this call; without a call Ctrl-C ends the program at once. */
+  /** Aborted by the first Ctrl-C (or SIGTERM) after this call, the second ends the program; without a call the first does. */
   interrupts(): AbortSignal;
 }
 
