@@ -36,8 +36,8 @@ export async function writeGguf(
   options: WriteGgufOptions = {},
 ): Promise<WrittenModel> {
   const { weights = 'f32', name = basename(path).replace(/\.gguf$/i, '') } = options;
-  if (!['f32', 'f16', 'q8_0', 'q4_0'].includes(weights)) {
-    throw new ConfigError(`writeGguf: expected weights f32, f16, q8_0 or q4_0, got ${String(weights)}.`);
+  if (!isGgufWeights(weights)) {
+    throw new ConfigError(`writeGguf: expected weights ${GGUF_WEIGHTS.join(', ')}, got ${String(weights)}.`);
   }
   const source = model instanceof LanguageModel ? sourceOf(model) : model;
   const { metadata, entries, notes } = ggufContent(source, weights, name);
@@ -57,7 +57,7 @@ function sourceOf(model: LanguageModel): Pick<Pretrained, 'config' | 'tokenizer'
 
 export interface ConvertOptions {
   format: 'hf' | 'gguf';
-  /** hf: f32, f16, bf16; gguf: f32, f16, q8_0, q4_0. Default f32. */
+  /** hf: f32, bf16, f16; gguf: these and q8_0, q4_0, also called q8 and q4. Default f32. */
   weights?: string;
 }
 
@@ -66,15 +66,19 @@ const HF_WEIGHTS = new Map([
   ['f16', 'F16'],
   ['bf16', 'BF16'],
 ] as const);
-const isGgufWeights = (text: string): text is GgufWeights => ['f32', 'f16', 'q8_0', 'q4_0'].includes(text);
+const GGUF_WEIGHTS: readonly GgufWeights[] = ['f32', 'bf16', 'f16', 'q8_0', 'q4_0'];
+const isGgufWeights = (text: string): text is GgufWeights =>
+  (GGUF_WEIGHTS as readonly string[]).includes(text);
 
 /** Any model that `openPretrained` opens to a folder in the Hugging Face layout or to a GGUF file. */
 export async function convertModel(from: string, to: string, options: ConvertOptions): Promise<WrittenModel> {
-  const { format, weights = 'f32' } = options;
+  const { format } = options;
+  const given = options.weights ?? 'f32';
+  const weights = given === 'q8' || given === 'q4' ? `${given}_0` : given;
   const dtype = [...HF_WEIGHTS].find(([name]) => name === weights)?.[1];
   if (format === 'hf' ? !dtype : !isGgufWeights(weights)) {
-    const known = format === 'hf' ? 'f32, f16, bf16' : 'f32, f16, q8_0, q4_0';
-    throw new ConfigError(`convertModel: expected weights ${known} for ${format}, got ${weights}.`);
+    const known = format === 'hf' ? [...HF_WEIGHTS.keys()] : [...GGUF_WEIGHTS, 'q8', 'q4'];
+    throw new ConfigError(`convertModel: expected weights ${known.join(', ')} for ${format}, got ${given}.`);
   }
   const source = await openPretrained(from);
   try {

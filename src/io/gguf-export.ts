@@ -12,7 +12,7 @@ import type { GgufEntry, GgufField } from './gguf-write.ts';
 import { EMBEDDINGS, expectedTensors, LM_HEAD } from './pretrained.ts';
 import { WRITTEN_TYPES, type WrittenType } from './quants-encode.ts';
 
-export type GgufWeights = 'f32' | 'f16' | 'q8_0' | 'q4_0';
+export type GgufWeights = 'f32' | 'bf16' | 'f16' | 'q8_0' | 'q4_0';
 
 /** What an export needs of a model; a Pretrained is one. */
 export interface GgufSource {
@@ -30,8 +30,14 @@ export interface GgufContent {
 }
 
 /** general.file_type */
-const FILE_TYPES: Record<GgufWeights, number> = { f32: 0, f16: 1, q4_0: 2, q8_0: 7 };
-const TYPES: Record<GgufWeights, WrittenType> = { f32: 'F32', f16: 'F16', q8_0: 'Q8_0', q4_0: 'Q4_0' };
+const FILE_TYPES: Record<GgufWeights, number> = { f32: 0, f16: 1, q4_0: 2, q8_0: 7, bf16: 32 };
+const TYPES: Record<GgufWeights, WrittenType> = {
+  f32: 'F32',
+  bf16: 'BF16',
+  f16: 'F16',
+  q8_0: 'Q8_0',
+  q4_0: 'Q4_0',
+};
 /** llama.cpp wants a context length; a recurrent model has none. */
 const CONTEXT_LENGTH = 1 << 20;
 

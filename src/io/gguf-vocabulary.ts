@@ -1,4 +1,5 @@
 /** The metadata of a tokenizer for a GGUF file, from the files that stand beside a checkpoint (reader: gguf-tokenizer.ts). */
+import { CHAR_OF_BYTE } from '../base/byte-alphabet.ts';
 import { type ModelConfig, paddedVocabSize } from '../models/config.ts';
 import { BYTES_MARK, preTokenizerName, TOKEN_TYPES } from './gguf-tokenizer.ts';
 import type { GgufField } from './gguf-write.ts';
@@ -48,7 +49,7 @@ function ggml(
  * which no text holds, is named instead. Readers that know our mark see no end-of-text token.
  */
 function bytes(rows: number): Vocabulary {
-  const { tokens, types } = padded(new Map(BYTE_CHARS.map((char, byte) => [byte, char])), new Map(), rows);
+  const { tokens, types } = padded(new Map(CHAR_OF_BYTE.map((char, byte) => [byte, char])), new Map(), rows);
   return {
     fields: [
       ...ggml('gpt-2', tokens, types, []),
@@ -59,15 +60,6 @@ function bytes(rows: number): Vocabulary {
     notes: [],
   };
 }
-
-/** GPT-2's printable character of each byte. Source: openai/gpt-2, encoder.py, bytes_to_unicode. */
-const BYTE_CHARS: readonly string[] = (() => {
-  let next = 0x100;
-  return Array.from({ length: 256 }, (_, byte) => {
-    const isPrintable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad);
-    return String.fromCharCode(isPrintable ? byte : next++);
-  });
-})();
 
 function bpe(json: JsonObject, text: string, options: JsonObject, rows: number): Vocabulary {
   const whole: [string, GgufField] = ['tokenizer.huggingface.json', string(text)];

@@ -5,14 +5,15 @@
 import { f32ToF16, narrow } from '../base/dtype.ts';
 import { FormatError } from '../base/errors.ts';
 
-export type WrittenType = 'F32' | 'F16' | 'Q8_0' | 'Q4_0';
+export type WrittenType = 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0';
 
-/** The number of the type in the file, elements and bytes of a block, and the largest magnitude float16 can scale. */
+/** The number of the type in the file, elements and bytes of a block, and the largest magnitude it can hold. */
 export const WRITTEN_TYPES: Readonly<
   Record<WrittenType, { id: number; block: number; bytes: number; limit: number }>
 > = {
   F32: { id: 0, block: 1, bytes: 4, limit: Number.MAX_VALUE },
   F16: { id: 1, block: 1, bytes: 2, limit: 65504 },
+  BF16: { id: 30, block: 1, bytes: 2, limit: 2 ** 128 - 2 ** 120 },
   Q8_0: { id: 8, block: 32, bytes: 34, limit: 127 * 65504 },
   Q4_0: { id: 2, block: 32, bytes: 18, limit: 8 * 65504 },
 };
@@ -27,7 +28,9 @@ export function encodeValues(values: Float32Array, type: WrittenType, what: stri
     );
   }
   if (type === 'F32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-  if (type === 'F16') return new Uint8Array(narrow(values, 'f16').buffer);
+  if (type === 'F16' || type === 'BF16') {
+    return new Uint8Array(narrow(values, type === 'F16' ? 'f16' : 'bf16').buffer);
+  }
   const out = new Uint8Array((values.length / block) * bytes);
   const encode = type === 'Q8_0' ? encodeQ8 : encodeQ4;
   for (let from = 0, to = 0; from < values.length; from += block, to += bytes) encode(values, from, out, to);

@@ -3,9 +3,9 @@
  * the choice by file name; the vocabulary work is the library's.
  */
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
+import { BYTE_OF_CHAR } from '../base/byte-alphabet.ts';
 import { ConfigError, FormatError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
-import { BYTE_OF_CHAR } from './byte-alphabet.ts';
 import { BYTES_FILE, byteTokenizer } from './bytes.ts';
 import { byteStreamDecoder, type TokenPiece, windowStreamDecoder } from './stream-decoder.ts';
 import { wordEncoder } from './words.ts';

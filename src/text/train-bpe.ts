@@ -4,8 +4,9 @@
  * Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units" (2016); bytes and
  * the splitting pattern as in GPT-2.
  */
+
+import { CHAR_OF_BYTE } from '../base/byte-alphabet.ts';
 import { ConfigError } from '../base/errors.ts';
-import { CHAR_OF_BYTE } from './byte-alphabet.ts';
 import { learnMerges } from './merges.ts';
 import type { JsonObject } from './tokenizer.ts';
 import { anyOf, WORD_PATTERN } from './words.ts';

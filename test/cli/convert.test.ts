@@ -59,6 +59,7 @@ describe('convert', () => {
     expect(f16).toBeLessThan(f32);
     expect(q8).toBeLessThan(f16);
     expect(q4).toBeLessThan(q8);
+    expect([await bytes('q8'), await bytes('q4'), await bytes('bf16')]).toEqual([q8, q4, f16]);
     const { code, stdout } = await convert(
       'model',
       'narrow',

@@ -69,7 +69,7 @@ describe.each(ORACLES)('%s', (name) => {
     await model.close();
   });
 
-  it.each(['f16', 'q8_0', 'q4_0'] as const)(
+  it.each(['bf16', 'f16', 'q8_0', 'q4_0'] as const)(
     '%s: matrices within half a step, the rest untouched',
     async (weights) => {
       const path = at(`${name}-${weights}.gguf`);
@@ -83,9 +83,13 @@ describe.each(ORACLES)('%s', (name) => {
         if (ours.endsWith('A_log')) continue;
         const [x, y] = [await a.tensor(ours), await b.tensor(ours)];
         // Half a step; the last level of Q4_0 is missing at the far end; the scale itself is a float16.
-        const step = { F32: 0, F16: 2 ** -11, Q8_0: 0.5 / 127 + 2 ** -10, Q4_0: 1 / 8 + 2 ** -10 }[
-          type.name
-        ]!;
+        const step = {
+          F32: 0,
+          F16: 2 ** -11,
+          BF16: 2 ** -8,
+          Q8_0: 0.5 / 127 + 2 ** -10,
+          Q4_0: 1 / 8 + 2 ** -10,
+        }[type.name]!;
         const least = type.name === 'F32' ? 0 : 2 ** -25;
         for (let i = 0; i < x.length; i += type.block) {
           let [top, worst] = [0, 0];

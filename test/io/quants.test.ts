@@ -50,10 +50,12 @@ describe('golden blocks', () => {
 });
 
 describe('encodeValues', () => {
-  it('F32 and F16', () => {
+  it('F32, F16 and BF16', () => {
     const values = Float32Array.of(1, -2.5, 65504, 2 ** -24);
     expect(decode('F32', encodeValues(values, 'F32', 'x'))).toEqual(values);
     expect(decode('F16', encodeValues(values, 'F16', 'x'))).toEqual(values);
+    const short = Float32Array.of(1, -2.5, 65536, 2 ** -130);
+    expect(decode('BF16', encodeValues(short, 'BF16', 'x'))).toEqual(short);
   });
 
   it('values far below the scale of float16 become zero, not NaN', () => {
@@ -69,6 +71,7 @@ describe('encodeValues', () => {
     ['F32', Number.NaN],
     ['F32', Number.POSITIVE_INFINITY],
     ['F16', 65536],
+    ['BF16', 3.4e38],
     ['Q8_0', 1e7],
     ['Q4_0', Number.NaN],
     ['Q4_0', -1e6],

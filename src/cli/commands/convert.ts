@@ -11,7 +11,8 @@ interface Options {
   weights: string;
 }
 
-const WEIGHTS = { hf: ['f32', 'bf16', 'f16'], gguf: ['f32', 'f16', 'q8_0', 'q4_0'] } as const;
+const HF_WEIGHTS = ['f32', 'bf16', 'f16'];
+const GGUF_WEIGHTS = [...HF_WEIGHTS, 'q8_0', 'q4_0', 'q8', 'q4'];
 
 export function register(program: Command): void {
   const command = program
@@ -21,16 +22,16 @@ export function register(program: Command): void {
     .addOption(new Option('--format <name>', 'what to write').choices(['hf', 'gguf']).makeOptionMandatory())
     .requiredOption('--out <path>', 'the folder (hf) or file (gguf) to write')
     .addOption(
-      new Option('--weights <type>', 'hf: f32, bf16, f16; gguf: f32, f16, q8_0, q4_0')
-        .choices(['f32', 'bf16', 'f16', 'q8_0', 'q4_0'])
+      new Option('--weights <type>', 'hf: f32, bf16, f16; gguf: these and q8_0 (q8), q4_0 (q4)')
+        .choices(GGUF_WEIGHTS)
         .default('f32'),
     )
     .action(run);
 }
 
 async function run({ model, format, out: path, weights }: Options, command: Command): Promise<void> {
-  if (!(WEIGHTS[format] as readonly string[]).includes(weights)) {
-    command.error(`error: expected --weights ${WEIGHTS[format].join(', ')} for --format ${format}.`);
+  if (format === 'hf' && !HF_WEIGHTS.includes(weights)) {
+    command.error(`error: expected --weights ${HF_WEIGHTS.join(', ')} for --format hf.`);
   }
   const out = outputOf(command);
   const { weightBytes, notes } = await convertModel(model, path, { format, weights });

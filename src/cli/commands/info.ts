@@ -52,6 +52,7 @@ async function run(options: { model?: string; device?: DeviceName }, command: Co
     out.text(`${model.parameters} parameters, ${model.weightBytes} bytes in float32\n`);
     out.text(`${model.stateBytes} bytes of state per sequence, for any number of tokens\n`);
     out.text(`tokenizer: ${model.tokenizer.join(', ') || 'none'}\n`);
+    for (const note of model.notes) out.text(`note: ${note}\n`);
   }
 }
 
@@ -83,7 +84,16 @@ async function describeModel(path: string) {
     for (const shape of files.tensors.values()) parameters += shape.reduce((a, b) => a * b, 1);
     const stateBytes = 4 * config.n_layer * config.d_inner * (config.d_conv + config.d_state);
     const tokenizer = Object.keys(files.tokenizer);
-    return { path: files.path, config, parameters, weightBytes: 4 * parameters, stateBytes, tokenizer };
+    const notes = files.notes ?? [];
+    return {
+      path: files.path,
+      config,
+      parameters,
+      weightBytes: 4 * parameters,
+      stateBytes,
+      tokenizer,
+      notes,
+    };
   } finally {
     await files.close();
   }
