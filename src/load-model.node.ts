@@ -16,8 +16,9 @@ export interface LoadModelOptions {
 }
 
 /**
- * Loads a model folder (config.json, model.safetensors or its shards, tokenizer files), or a weights file beside its config.json,
- * ready for inference: parameters collect no gradients until `model.requireGrad(true)`. Peak memory is the model and one tensor.
+ * Loads a model folder (config.json, model.safetensors or its shards, tokenizer files), a weights file beside its config.json, or a
+ * GGUF file, ready for inference: parameters collect no gradients until `model.requireGrad(true)`. Peak memory is the model and one
+ * tensor.
  *
  * Throws FileError when something is missing, FormatError for files that are damaged, do not belong together, or hold
  * NaN or infinite weights, ConfigError for a configuration out of range, UnsupportedError for what this version cannot do.

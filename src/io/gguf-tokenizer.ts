@@ -117,14 +117,14 @@ export function tokenizerFromGguf(metadata: ReadonlyMap<string, GgufValue>, name
     return none('The file holds no tokenizer.');
   if (model !== 'gpt2') {
     return none(
-      `The file's tokenizer is of kind ${String(model)}; only byte-level BPE (gpt2) is read. Put the model's tokenizer.json beside it in a model folder.`,
+      `The file's tokenizer is of kind ${String(model)}; only byte-level BPE (gpt2) is read. Put the model's tokenizer.json beside the file.`,
     );
   }
   const pre = metadata.get(key('pre')) ?? 'mpt';
   const words = typeof pre === 'string' ? PRE_TOKENIZERS.get(pre === 'default' ? 'mpt' : pre) : undefined;
   if (!words) {
     return none(
-      `The file's tokenizer splits words by ${String(pre)}; known are ${[...PRE_TOKENIZERS.keys()].join(', ')}. Put the model's tokenizer.json beside it in a model folder.`,
+      `The file's tokenizer splits words by ${String(pre)}; known are ${[...PRE_TOKENIZERS.keys()].join(', ')}. Put the model's tokenizer.json beside the file.`,
     );
   }
   const notes =

@@ -37,6 +37,7 @@ export const TOKENIZER_FILES = [
   'chat_template.jinja',
   'mamba_tokenizer.json',
 ] as const;
+const GGUF = /\.gguf$/i;
 /** Formats one may find instead, named in the error. */
 const OTHER_WEIGHTS = /\.(bin|pt|pth|gguf|onnx|h5|msgpack)$/;
 
@@ -62,7 +63,8 @@ export interface Pretrained {
 /** Opens a model folder, a weights file (safetensors or torch.save's), the index of a sharded set, or a .gguf file. */
 export async function openPretrained(path: string): Promise<Pretrained> {
   const found = await expectPath('openPretrained', 'a model folder or file', path);
-  if (!found.isDirectory() && /\.gguf$/i.test(path)) return openGgufModel(await fileSource(path));
+  const gguf = found.isDirectory() ? await findGguf(path) : path;
+  if (gguf !== null && GGUF.test(gguf)) return openGgufFile(gguf);
   const folder = found.isDirectory() ? path : dirname(path);
   const weights = found.isDirectory() ? null : basename(path);
   const names = [CONFIG_FILE, ...(weights === null ? WEIGHTS_FILES : [weights]), ...TOKENIZER_FILES];
@@ -74,16 +76,41 @@ export async function openPretrained(path: string): Promise<Pretrained> {
   );
 }
 
-/** Opens the files of a folder that holds still; `weights` null finds them by the usual names. */
-export async function openModel(folder: string, weights: string | null): Promise<Pretrained> {
-  const configPath = join(folder, CONFIG_FILE);
-  const configJson = await readJson(configPath);
-  const config = configFromJson(configJson, configPath);
+/** The only GGUF file of a folder without config.json. */
+async function findGguf(folder: string): Promise<string | null> {
+  if (await isPresent(join(folder, CONFIG_FILE))) return null;
+  const files = (await readdir(folder)).filter((name) => GGUF.test(name));
+  return files.length === 1 ? join(folder, files[0]!) : null;
+}
+
+/** A tokenizer beside the file steps in where the one inside cannot be used. */
+async function openGgufFile(path: string): Promise<Pretrained> {
+  const model = await openGgufModel(await fileSource(path));
+  if (Object.keys(model.tokenizer).length > 0) return model;
+  try {
+    const tokenizer = await readTokenizer(dirname(path));
+    return Object.keys(tokenizer).length > 0 ? { ...model, tokenizer, notes: [] } : model;
+  } catch (error) {
+    await model.close();
+    throw error;
+  }
+}
+
+async function readTokenizer(folder: string): Promise<Record<string, string>> {
   const tokenizer: Record<string, string> = {};
   for (const name of TOKENIZER_FILES) {
     const text = await readTextIfPresent(join(folder, name));
     if (text !== null) tokenizer[name] = text;
   }
+  return tokenizer;
+}
+
+/** Opens the files of a folder that holds still; `weights` null finds them by the usual names. */
+export async function openModel(folder: string, weights: string | null): Promise<Pretrained> {
+  const configPath = join(folder, CONFIG_FILE);
+  const configJson = await readJson(configPath);
+  const config = configFromJson(configJson, configPath);
+  const tokenizer = await readTokenizer(folder);
   const path = join(folder, weights ?? (await findWeights(folder)));
   const file = await openTensorFile(path);
   try {

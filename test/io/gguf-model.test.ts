@@ -1,5 +1,5 @@
 /** The oracle models as GGUF files and back: the same weights, logits and tokenizers. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -10,6 +10,7 @@ import {
   FormatError,
   LanguageModel,
   loadModel,
+  MambaError,
   noGrad,
   openPretrained,
   UnsupportedError,
@@ -218,6 +219,14 @@ describe('tokenizers', () => {
     expect(files.notes?.join()).toContain('of kind bert; only byte-level BPE (gpt2) is read');
     await files.close();
     expect((await loadModel(at('bert.gguf'))).tokenizer).toBe(null);
+    // A tokenizer beside the file steps in, and a folder with one GGUF file is a model.
+    mkdirSync(at('beside'));
+    copyFileSync(at('bert.gguf'), at('beside/model.gguf'));
+    expect((await loadModel(at('beside'))).tokenizer).toBe(null);
+    writeFileSync(at('beside/mamba_tokenizer.json'), '{"type":"bytes"}');
+    expect((await loadModel(at('beside'))).tokenizer?.kind).toBe('bytes');
+    copyFileSync(at('bert.gguf'), at('beside/other.gguf'));
+    await expect(loadModel(at('beside'))).rejects.toThrow(MambaError);
   });
 });
 
