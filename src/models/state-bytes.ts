@@ -77,7 +77,9 @@ export function decodeStateBytes(bytes: Uint8Array): {
     if (entry?.dtype !== 'F32' || end - start !== 4 * sizeOf(shape) || end > body.length) {
       fail(`got ${name} as ${String(entry?.dtype)} at bytes ${start}..${end} of ${body.length}`);
     }
-    tensors.set(name, { shape, data: new Float32Array(body.slice(start, end).buffer) });
+    const data = new Float32Array(sizeOf(shape));
+    new Uint8Array(data.buffer).set(body.subarray(start, end)); // not slice(): a Node Buffer's shares its memory
+    tensors.set(name, { shape, data });
   }
   return { tensors, metadata: (metadata ?? {}) as Record<string, string> };
 }

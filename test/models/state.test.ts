@@ -103,6 +103,17 @@ describe.each(devices)('State on $label', ({ backend }) => {
     again.dispose();
   });
 
+  it('reads the Buffer that readFile gives, at any place in its memory', async () => {
+    const bytes = await state.toBytes();
+    const pool = Buffer.alloc(bytes.length + 3);
+    pool.set(bytes, 3);
+    for (const buffer of [Buffer.from(bytes), pool.subarray(3)]) {
+      const again = State.fromBytes(buffer, model);
+      expect(await contents(again)).toEqual(all);
+      again.dispose();
+    }
+  });
+
   it('is disposed of without a trace', async () => {
     const { liveBytes } = backend.memory;
     const bytes = await state.toBytes();
