@@ -132,7 +132,8 @@ function rebuildTensor(args: readonly unknown[], fail: PickleFail): TorchTensor 
     const range = `elements ${offset} to ${offset + span}`;
     return fail(`a tensor inside storage ${storage.key} of ${storage.count} elements`, range);
   }
-  return new TorchTensor(storage, offset, shape, strides, span);
+  // Copies: a list stays in the pickle's memory, where later operations could change what was just checked.
+  return new TorchTensor(storage, offset, [...shape], [...strides], span);
 }
 
 function rebuildParameter(args: readonly unknown[], fail: PickleFail): TorchTensor {

@@ -265,6 +265,20 @@ describe('what is refused', () => {
     return out;
   }
 
+  test('a shape that changes after it was checked', async () => {
+    const text =
+      '\x80\x02}\x8c\x01tctorch._utils\n_rebuild_tensor_v2\n((\x8c\x07storagectorch\nFloatStorage\n' +
+      '\x8c\x010\x8c\x03cpuK\x02tQK\x00]q\x00K\x02a]q\x01K\x01a\x89}tRsh\x00M\xff\xffa0h\x01K\x00a0.';
+    const file = await open(
+      zip([
+        ['x/data.pkl', Buffer.from(text, 'latin1'), 0],
+        ['x/data/0', new Uint8Array(8), 0],
+      ]),
+    );
+    expect(file.tensors.get('t')?.shape).toEqual([2]);
+    expect(await file.read('t')).toEqual(new Float32Array(2));
+  });
+
   test('archives that are not what torch writes', async () => {
     const entries = await entriesOf(zoo);
     const change = (name: string, data: Uint8Array, method: 0 | 8 = 0) =>
