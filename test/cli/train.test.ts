@@ -133,9 +133,11 @@ describe('train lm', () => {
   it('says how to go on after an interrupt', async () => {
     const controller = new AbortController();
     controller.abort(); // before the first step
-    const { stdout } = await cli(fresh('stopped', '--steps', '3'), controller.signal);
-    expect(stdout).toContain(`interrupted; go on with: mamba-ts train lm --out ${at('stopped')} --resume`);
-    const { stdout: rest } = await cli(lm('stopped', '--resume', '--json'));
+    const { stdout } = await cli(fresh('stopped early', '--steps', '3'), controller.signal);
+    expect(stdout).toContain(
+      `interrupted; go on with: mamba-ts train lm --out '${at('stopped early')}' --resume`,
+    );
+    const { stdout: rest } = await cli(lm('stopped early', '--resume', '--json'));
     expect(JSON.parse(rest)).toMatchObject({ stopped: 'finished', step: 3 });
   });
 });

@@ -106,7 +106,7 @@ async function run(options: Options, command: Command): Promise<void> {
   }
   out.text(`saved ${options.out} after step ${step} (${formatCount(tokens)} tokens); curves: ${report}\n`);
   if (stopped === 'interrupted')
-    out.text(`interrupted; go on with: mamba-ts train lm --out ${options.out} --resume\n`);
+    out.text(`interrupted; go on with: mamba-ts train lm --out ${shellWord(options.out)} --resume\n`);
   out.json({
     out: options.out,
     report,
@@ -118,6 +118,11 @@ async function run(options: Options, command: Command): Promise<void> {
     validation,
     settings,
   });
+}
+
+/** As one word of a command line. */
+function shellWord(text: string): string {
+  return /^[\w./:@-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 function settingsOf(options: Options): Partial<LmSettings> {
