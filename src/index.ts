@@ -2,6 +2,8 @@
  * `mamba-ts` where there is no Node: tensors, modules, models, text, generation, and the wasm and reference devices.
  * Call `await useDevice('wasm')` before making tensors. index.node.ts adds files and the native device.
  */
+// These give Tensor and LanguageModel their methods; bundlers keep them because package.json lists them under sideEffects.
+import './generate/attach.ts';
 import './tensor/fluent.ts';
 import { registerBackend } from './backend/backend.ts';
 import { referenceFactory } from './backend/reference/index.ts';

@@ -1,6 +1,4 @@
-/** Generation: samplers, the token engine for batches, text streaming. Importing it gives LanguageModel its generate(). */
-import './attach.ts';
-
+/** Generation: samplers, the token engine for batches, text streaming. */
 export {
   type FinishReason,
   generateTokens,

@@ -113,6 +113,23 @@ describe('the packed package', () => {
     expect(Object.keys(result.metafile.inputs).some((name) => name.endsWith('index.node.js'))).toBe(false);
   });
 
+  it('a bundled program keeps the methods that the entry point attaches', async () => {
+    const source = `import { LanguageModel, Tensor, useDevice } from '${manifest.name}';
+      await useDevice('reference');
+      const model = new LanguageModel({ d_model: 4, n_layer: 1, vocab_size: 8 });
+      console.log(typeof model.generate, typeof Tensor.ones([1]).add);`;
+    const outfile = join(consumer, 'bundle.mjs');
+    await bundle({
+      entryPoints: [join(consumer, write('program.js', source))],
+      bundle: true,
+      outfile,
+      format: 'esm',
+      platform: 'browser',
+      logLevel: 'silent',
+    });
+    expect(node([outfile]).stdout.trim()).toBe('function function');
+  });
+
   it.each([
     ['nodenext', 'nodenext', ['node']],
     ['esnext', 'bundler', []],
