@@ -2,7 +2,7 @@
  * `npm start`: trains a byte-level Mamba on Moby-Dick for three minutes, measures how well it predicts the tenth of the book that
  * it has not seen, and lets it write. Options: --minutes M, --seed S, --device native|wasm|reference, --out FOLDER.
  */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -34,7 +34,7 @@ const RECIPE = {
   warmup: 100,
   finalLr: 0.02,
   logEvery: 5,
-  evalEvery: 0,
+  evalEvery: 1000,
   saveEvery: 200,
 };
 
@@ -78,6 +78,7 @@ async function main() {
     );
   }
 
+  if (existsSync(join(out, 'config.json'))) console.log(`replacing the earlier run in ${shown}`);
   mkdirSync(out, { recursive: true });
   const book = join(out, 'book.txt');
   writeFileSync(book, readBook());
@@ -132,7 +133,10 @@ async function main() {
   const sample = { prompt: PROMPT, text };
   await writeReport(
     report,
-    lmReport({ ...run, config: model.config, bytes: true }, { title, results: rows, sample }),
+    lmReport(
+      { ...run, config: model.config, bytes: true },
+      { title, results: rows.map(([label, value]) => [`bits per byte of ${label}`, value]), sample },
+    ),
   );
   model.dispose();
   console.log(`model: ${shown}   curves and sample: ${join(shown, 'report.html')}\n`);

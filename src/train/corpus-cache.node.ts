@@ -5,7 +5,8 @@
  * The footer comes last and the file is renamed into place, so a half-written one is never taken for a whole.
  */
 import { createHash } from 'node:crypto';
-import { homedir } from 'node:os';
+import { accessSync, constants, mkdirSync } from 'node:fs';
+import { homedir, tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { FormatError } from '../base/errors.ts';
 import type { ByteSource } from '../base/source.ts';
@@ -19,11 +20,21 @@ const VERSION = 1;
 const FOOTER_BYTES = 64;
 const HASHED_FOOTER_BYTES = 32;
 
-/** Where downloads and token caches live: MAMBA_CACHE, else XDG_CACHE_HOME/mamba-ts, else ~/.cache/mamba-ts. */
+/**
+ * Where downloads and token caches live: MAMBA_CACHE, else XDG_CACHE_HOME/mamba-ts, else ~/.cache/mamba-ts; where that cannot
+ * be written (containers, read-only homes), a folder of this user among the temporary files.
+ */
 export function cacheFolder(): string {
   const { MAMBA_CACHE, XDG_CACHE_HOME } = process.env;
   if (MAMBA_CACHE) return MAMBA_CACHE;
-  return join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'mamba-ts');
+  const usual = join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'mamba-ts');
+  try {
+    mkdirSync(usual, { recursive: true });
+    accessSync(usual, constants.W_OK);
+    return usual;
+  } catch {
+    return join(tmpdir(), `mamba-ts-cache-${userInfo().uid}`);
+  }
 }
 
 /** What the encoder yields: packed ids, and where in the row of ids a document begins. */

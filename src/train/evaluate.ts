@@ -2,7 +2,7 @@
  * How well a model predicts held-out tokens: every token but the first is predicted exactly once, without sampling or
  * dropout, so the same weights give the same numbers.
  */
-import { ConfigError } from '../base/errors.ts';
+import { ConfigError, StateError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
 import type { LanguageModel } from '../models/language-model.ts';
 import type { State } from '../models/state.ts';
@@ -41,7 +41,7 @@ export interface Evaluation {
   bytes: number | null;
 }
 
-/** Throws ConfigError for fewer than two tokens, or for data with more ids than the model knows. */
+/** Throws ConfigError for fewer than two tokens or data with more ids than the model knows, StateError for a loss that is not finite. */
 export async function evaluate(
   model: LanguageModel,
   tokens: TokenData,
@@ -81,8 +81,14 @@ export async function evaluate(
       );
       state?.dispose();
       state = out.after;
-      nats += (await out.loss.item()) * targets;
+      const loss = await out.loss.item();
       out.loss.dispose();
+      if (!Number.isFinite(loss)) {
+        throw new StateError(
+          `evaluate: expected a finite loss, got ${loss}. The weights are damaged or training has diverged: use an earlier checkpoint.`,
+        );
+      }
+      nats += loss * targets;
       count += targets;
       onProgress?.(count, tokens.length - 1);
     }

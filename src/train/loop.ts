@@ -7,11 +7,11 @@ import { ConfigError, MambaError } from '../base/errors.ts';
 import type { LanguageModel } from '../models/language-model.ts';
 import type { State } from '../models/state.ts';
 import type { AdamW } from './adamw.ts';
-import type { BatchPosition, BatchStream } from './data-batches.ts';
+import type { Batch, BatchPosition, BatchStream } from './data-batches.ts';
 import type { Evaluation } from './evaluate.ts';
 import type { StepMetrics } from './metrics.ts';
 import { rateAtProgress, rateAtStep, type Schedule } from './schedule.ts';
-import { trainStep } from './step.ts';
+import { batchLoss, trainStep } from './step.ts';
 
 /** The loss or the gradient is no longer finite; nothing was saved after it. */
 export class DivergenceError extends MambaError {
@@ -88,8 +88,11 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const at = options.position ?? startPosition(batches);
   let validation: Evaluation | null = null;
   let saved = options.position ? at.step : -1;
+  let latest: Batch[] = [];
   const store = async (): Promise<void> => {
     if (!save || saved === at.step) return;
+    const probe = latest[0] ? await batchLoss(model, latest[0]) : 0;
+    if (!Number.isFinite(probe)) throw diverged(at.step, { loss: probe, gradNorm: Number.NaN });
     at.data = batches.state();
     await save(at);
     saved = at.step;
@@ -98,8 +101,9 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   try {
     while (progressOf(options.budget, at) < 1 && !signal?.aborted) {
       const begun = now();
-      const micro = [];
+      const micro: Batch[] = [];
       for (let i = 0; i < accumulate; i++) micro.push(await batches.next());
+      latest = micro;
       const lr = rateOf(options, at);
       const { checkpointing, carryState: carry } = options;
       const out = await trainStep(micro, { model, optimizer, lr, checkpointing, carry, state: at.state });
@@ -120,6 +124,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
       if (isDue(saveEvery, step)) await store();
       await breathe();
     }
+    if (evaluate && !validation && progressOf(options.budget, at) >= 1) validation = await evaluate();
     await store();
     const stopped = progressOf(options.budget, at) < 1 ? 'interrupted' : 'finished';
     const { step, tokens, elapsedSeconds } = at;
@@ -212,6 +217,7 @@ function report(
   };
 }
 
+/** Finite weights may still compute nothing finite, so a model is asked for one loss before it is saved. */
 function diverged(step: number, { loss, gradNorm }: { loss: number; gradNorm: number }): DivergenceError {
   return new DivergenceError(
     `train: expected a finite loss and gradient, got loss ${loss} and gradient norm ${gradNorm} in step ${step}. ` +

@@ -24,6 +24,19 @@ export function countTargets({ targets }: Batch): number {
   return count;
 }
 
+/** The loss of a batch with the weights as they are, from a zero state; nothing is recorded. */
+export async function batchLoss(model: LanguageModel, batch: Batch): Promise<number> {
+  const loss = noGrad(() =>
+    scope(() => {
+      const { ids, targets, sequenceIds } = batchTensors(batch);
+      return model.loss(ids, targets, { sequenceIds }).loss;
+    }),
+  );
+  const value = await loss.item();
+  loss.dispose();
+  return value;
+}
+
 export interface StepOptions {
   model: LanguageModel;
   optimizer: AdamW;

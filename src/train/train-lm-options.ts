@@ -25,6 +25,8 @@ export type LmSettings = {
   data: string[];
   /** Held-out text; empty: the last tenth of `data` (enwik8 has its own part). */
   valid: string[];
+  /** Text that is only measured, after training; empty: none (enwik8 has its own part). */
+  test: string[];
   /** The field of a JSONL line that holds the text. */
   textField: string;
   /** `bytes`, `bpe:SIZE` (trained on the data), or a folder with tokenizer files. */
@@ -71,6 +73,7 @@ export type LmSettings = {
 const DEFAULTS: LmSettings = {
   data: [],
   valid: [],
+  test: [],
   textField: 'text',
   tokenizer: 'bytes',
   preset: 'small',
@@ -134,7 +137,7 @@ export function resumeSettings(stored: LmSettings, given: Partial<LmSettings>): 
         'Leave these options out to resume, or start anew in another folder.',
     );
   }
-  const settings = { ...stored, ...known };
+  const settings = { ...DEFAULTS, ...stored, ...known };
   if (known.steps !== undefined && known.minutes === undefined) settings.minutes = null;
   if (known.minutes !== undefined && known.steps === undefined) settings.steps = null;
   checkSettings(settings);

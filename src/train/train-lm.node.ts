@@ -3,7 +3,7 @@
  * optimizer and metrics.jsonl. Node only; prints nothing.
  */
 import { appendFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve, sep } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import { Rng } from '../base/rng.ts';
 import { loadCheckpoint } from '../io/checkpoint.node.ts';
@@ -12,12 +12,12 @@ import { LanguageModel } from '../models/language-model.ts';
 import { tokenizerFromFiles } from '../text/index.ts';
 import { AdamW } from './adamw.ts';
 import { type CorpusProgress, openCorpus } from './corpus.node.ts';
-import type { CorpusFile } from './corpus-files.node.ts';
+import { type CorpusFile, listCorpusFiles } from './corpus-files.node.ts';
 import { type BatchStream, contiguousStreams, randomWindows } from './data-batches.ts';
 import { packedWindows } from './data-packed.ts';
 import { sliceTokens, splitTokens, type TokenData } from './data-tokens.ts';
 import { openEnwik8 } from './enwik8.node.ts';
-import { evaluate } from './evaluate.ts';
+import { type Evaluation, evaluate } from './evaluate.ts';
 import { type Budget, startPosition, type TrainResult, train } from './loop.ts';
 import { formatMetrics, parseMetrics, type StepMetrics } from './metrics.ts';
 import { makeSchedule } from './schedule.ts';
@@ -52,6 +52,8 @@ export interface TrainLmResult extends TrainResult {
   device: string;
   /** All of metrics.jsonl. */
   metrics: StepMetrics[];
+  /** Of the test text after the last step; null when interrupted or without one. */
+  test: Evaluation | null;
 }
 
 /**
@@ -71,12 +73,13 @@ export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
   }
   const checkpoint = start === 'resume' ? await loadCheckpoint(out) : null;
   const closing: (() => Promise<void>)[] = [];
-  if (checkpoint) closing.push(() => checkpoint.close());
+  let unread = checkpoint;
+  closing.push(async () => unread?.close());
   try {
     const settings = checkpoint
       ? resumeSettings(settingsOf(checkpoint, out), options.settings)
       : resolveSettings(options.settings);
-    const sources = await openSources(settings, onProgress);
+    const sources = await openSources(settings, out, onProgress);
     const tokenizer = checkpoint
       ? tokenizerFromFiles(checkpoint.model.tokenizer)
       : await openTokenizer(settings.tokenizer, sources.train, settings.textField);
@@ -108,6 +111,8 @@ export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
     if (checkpoint) {
       position = await restoreRun(checkpoint, out, run);
       batches.restore(position.data);
+      unread = null;
+      await checkpoint.close(); // saving replaces its files; held open, they would stay on the disk
     } else {
       await saveRun(out, run, position); // tells now whether the folder can be written, and a killed run can be resumed
     }
@@ -160,7 +165,11 @@ export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
       },
     });
     await model.refreshFingerprint();
-    return { ...result, out, settings, model, parameterCount, device, metrics };
+    const isTested = result.stopped === 'finished' && sources.test.length > 0;
+    const test = isTested
+      ? await evaluate(model, await open(sources.test), { batch: evaluationBatch(settings) })
+      : null;
+    return { ...result, test, out, settings, model, parameterCount, device, metrics };
   } finally {
     for (const close of closing.reverse()) await close();
   }
@@ -185,13 +194,33 @@ function openBatches(settings: LmSettings, tokens: TokenData): BatchStream {
 
 async function openSources(
   settings: LmSettings,
+  out: string,
   onProgress: TrainLmOptions['onProgress'],
-): Promise<{ train: readonly (string | CorpusFile)[]; valid: readonly (string | CorpusFile)[] }> {
-  if (settings.data[0] !== 'enwik8') return { train: settings.data, valid: settings.valid };
-  const { train, valid } = await openEnwik8({
+): Promise<Record<'train' | 'valid' | 'test', readonly (string | CorpusFile)[]>> {
+  if (settings.data[0] !== 'enwik8') {
+    return { train: await filesOutside(out, settings.data), valid: settings.valid, test: settings.test };
+  }
+  const { train, valid, test } = await openEnwik8({
     onProgress: (progress) => onProgress?.({ kind: 'download', ...progress }),
   });
-  return { train: [train], valid: settings.valid.length > 0 ? settings.valid : [valid] };
+  return {
+    train: [train],
+    valid: settings.valid.length > 0 ? settings.valid : [valid],
+    test: settings.test.length > 0 ? settings.test : [test],
+  };
+}
+
+/** The files of the corpus without what the run itself writes, unless that is named outright. */
+async function filesOutside(out: string, sources: readonly string[]): Promise<CorpusFile[]> {
+  const named = new Set(sources.map((source) => resolve(source)));
+  const files = await listCorpusFiles(sources);
+  const kept = files.filter(
+    ({ path }) => named.has(resolve(path)) || !resolve(path).startsWith(resolve(out) + sep),
+  );
+  if (kept.length > 0) return kept;
+  throw new ConfigError(
+    `data: expected text outside the run's own folder ${out}, got none. Name other files.`,
+  );
 }
 
 /** The entries up to `step`; the file is cut behind them, so that a resumed run writes what an unbroken one would have. */

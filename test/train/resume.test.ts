@@ -1,11 +1,15 @@
 import { spawn } from 'node:child_process';
-import { appendFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { useDevice } from '../../src/backend/backend.ts';
 import { createReference } from '../../src/backend/reference/index.ts';
 import { ConfigError, StateError } from '../../src/base/errors.ts';
+import { loadModel } from '../../src/load-model.node.ts';
+import { LanguageModel } from '../../src/models/language-model.ts';
+import { memoryTokens } from '../../src/train/data-tokens.ts';
+import { evaluate } from '../../src/train/evaluate.ts';
 import { DivergenceError } from '../../src/train/loop.ts';
 import { parseMetrics } from '../../src/train/metrics.ts';
 import { METRICS_FILE, type TrainLmOptions, trainLm } from '../../src/train/train-lm.node.ts';
@@ -192,7 +196,38 @@ describe('what is refused', () => {
     const running = run('diverged', { settings: settings({ lr: 1e30, saveEvery: 1, warmup: 0, steps: 20 }) });
     await expect(running).rejects.toThrow(DivergenceError);
     await expect(running).rejects.toThrow(/in step \d+/);
-    const { weights } = await run('diverged', { start: 'resume', settings: { steps: 1 } });
-    expect(weights.every(Number.isFinite)).toBe(true);
+    const model = await loadModel(join(folder, 'diverged'));
+    const tokens = memoryTokens(new TextEncoder().encode(toyText), { vocabSize: 256 });
+    expect((await evaluate(model, tokens)).loss).toBeGreaterThan(0);
+    model.dispose();
+  });
+
+  test('weights that are finite but compute nothing finite are not saved', async () => {
+    const running = run('huge', { settings: settings({ lr: 1e30, saveEvery: 0, warmup: 0, steps: 1 }) });
+    await expect(running).rejects.toThrow(/finite/);
+    const model = await loadModel(join(folder, 'huge'));
+    expect(model.fingerprint).toBe(new LanguageModel(model.config, { seed: 0 }).fingerprint);
+    model.dispose();
+  });
+});
+
+describe('what a run reads and tells', () => {
+  test('its own folder inside the data is not part of the data', async () => {
+    const books = join(folder, 'books');
+    await mkdir(books);
+    await writeFile(join(books, 'toy.txt'), toyText);
+    const first = await run('books/run', { settings: settings({ data: [books], steps: 3 }) });
+    const second = await run('books/run', { start: 'resume', settings: { steps: 6 } });
+    expect([first.result.step, second.result.step]).toEqual([3, 6]);
+  });
+
+  test('a finished run that is resumed is measured again; test text is measured at the end', async () => {
+    const text = join(folder, 'test.txt');
+    await writeFile(text, toyText.slice(0, 200));
+    const first = await run('measured', { settings: settings({ test: [text] }) });
+    expect(first.result.test?.tokens).toBe(199);
+    const again = await run('measured', { start: 'resume', settings: {} });
+    expect(again.result.validation).toEqual(first.result.validation);
+    expect(again.result.test).toEqual(first.result.test);
   });
 });

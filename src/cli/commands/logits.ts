@@ -1,6 +1,6 @@
 /** `mamba-ts logits`: the logits of given ids in a file, for checking against other implementations. */
 import type { Command } from 'commander';
-import { type DeviceName, loadModel, noGrad, writeFileAtomic } from '../../index.node.ts';
+import { type DeviceName, loadModel, noGrad, StateError, writeFileAtomic } from '../../index.node.ts';
 import { safetensorsChunks } from '../../io/index.ts';
 import { addCommonOptions, addModelOption, idRows } from '../options.ts';
 import { outputOf } from '../output.ts';
@@ -39,7 +39,13 @@ async function run(options: Options, command: Command): Promise<void> {
   const state = await readState(options.stateIn, model);
   const result = noGrad(() => model.forward(ids, { state }));
   const { shape } = result.logits;
-  const entry = { name: 'logits', dtype: 'F32', shape, data: () => result.logits.floats() } as const;
+  const data = await result.logits.floats();
+  if (!data.every(Number.isFinite)) {
+    throw new StateError(
+      'logits: expected finite logits, got NaN or infinity. The weights are damaged or have diverged.',
+    );
+  }
+  const entry = { name: 'logits', dtype: 'F32', shape, data } as const;
   await writeFileAtomic(options.out, safetensorsChunks([entry]));
   await writeState(options.stateOut, result.state);
   out.text(`${options.out}: logits (${shape.join(', ')})\n`);

@@ -38,6 +38,7 @@ export function register(program: Command): void {
   addCommonOptions(command)
     .option('--data <path...>', 'files, folders or globs (text, .jsonl), or enwik8')
     .option('--valid <path...>', 'held-out text; default: the last tenth of --data')
+    .option('--test <path...>', 'text that is measured once, after training')
     .requiredOption('--out <folder>', 'the model, its optimizer, metrics.jsonl and report.html')
     .addOption(
       new Option('--resume', 'go on with the run in --out; its settings are stored there').conflicts('force'),
@@ -90,19 +91,23 @@ async function run(options: Options, command: Command): Promise<void> {
     onProgress: progress.handle,
   }).finally(progress.end);
 
-  const { model, settings, stopped, step, tokens, elapsedSeconds, validation, metrics, parameterCount } =
-    result;
+  const { model, settings, stopped, step, tokens, elapsedSeconds, metrics, parameterCount } = result;
+  const { validation, test } = result;
   const report = join(options.out, 'report.html');
   const bytes = model.tokenizer?.kind === 'bytes';
   await writeReport(report, lmReport({ ...result, config: model.config, bytes }));
   model.dispose();
   const chart = lossChart(metrics);
   if (chart) out.text(`${chart}\n`);
-  if (validation) {
-    const { bitsPerByte, bitsPerToken, perplexity } = validation;
-    if (bitsPerByte !== null) out.text(`held-out bits per byte: ${bitsPerByte.toFixed(3)}\n`);
+  for (const [part, measured] of [
+    ['held-out', validation],
+    ['test', test],
+  ] as const) {
+    if (!measured) continue;
+    const { bitsPerByte, bitsPerToken, perplexity } = measured;
+    if (bitsPerByte !== null) out.text(`${part} bits per byte: ${bitsPerByte.toFixed(3)}\n`);
     if (!bytes)
-      out.text(`held-out bits per token: ${bitsPerToken.toFixed(3)}, perplexity ${perplexity.toFixed(2)}\n`);
+      out.text(`${part} bits per token: ${bitsPerToken.toFixed(3)}, perplexity ${perplexity.toFixed(2)}\n`);
   }
   out.text(`saved ${options.out} after step ${step} (${formatCount(tokens)} tokens); curves: ${report}\n`);
   if (stopped === 'interrupted')
@@ -116,6 +121,7 @@ async function run(options: Options, command: Command): Promise<void> {
     elapsedSeconds,
     parameterCount,
     validation,
+    test,
     settings,
   });
 }
