@@ -44,7 +44,7 @@ export type BinaryOp = (typeof BINARY)[number];
 export const NARROW = ['bf16', 'f16'] as const;
 
 export const KERNELS = {
-  // ---- elementwise -------------------------------------------------------------------------------------------
+  // The family elementwise.
   /** y = op(x); `op` indexes UNARY. softplus is the identity above 20; gelu is the exact erf form. y may alias x. */
   unary: { op: 'int', x: 'in', y: 'out', count: 'int' },
   /** dx = dy * op'(x), given y = op(x). dx may alias dy. */
@@ -95,7 +95,7 @@ export const KERNELS = {
     maxNorm: 'num',
   }, // prettier-ignore
 
-  // ---- reduce ------------------------------------------------------------------------------------------------
+  // The family reduce.
   /** x (outer, axis, inner) -> y (outer, inner). */
   sum: { x: 'in', y: 'out', outer: 'int', axis: 'int', inner: 'int' },
   max: { x: 'in', y: 'out', outer: 'int', axis: 'int', inner: 'int' },
@@ -104,7 +104,7 @@ export const KERNELS = {
   /** y[0] = sum of x^2 (+ y[0] if accumulate), added up in float64. */
   sumSquares: { x: 'in', y: 'io', count: 'int', accumulate: 'int' },
 
-  // ---- copy --------------------------------------------------------------------------------------------------
+  // The family copy.
   /** y contiguous (d0..d5) <- x read with element strides s0..s5. Moves 4-byte elements of any dtype. */
   copy: {
     x: 'in',
@@ -149,7 +149,7 @@ export const KERNELS = {
   /** 16-bit <- float32, round to nearest even. */
   narrow: { x: 'in', y: 'bitsOut', format: 'int', count: 'int' },
 
-  // ---- matmul ------------------------------------------------------------------------------------------------
+  // The family matmul.
   /** c (m, n) = op(a) op(b) + bias (n), added to c if accumulate; a is stored (m, k), or (k, m) if transA; b is (k, n), or
    *  (n, k) if transB. `batch` such products, strideA/B/C elements apart (0 reuses the operand; never for c). */
   matmul: {
@@ -169,7 +169,7 @@ export const KERNELS = {
     accumulate: 'int',
   }, // prettier-ignore
 
-  // ---- norm --------------------------------------------------------------------------------------------------
+  // The family norm.
   /** s = x + residual (rows, d); center 0: y = s * rsqrt(mean(s^2) + eps) * weight (RMS); center 1: LayerNorm with bias.
    *  `sum` receives s, `rstd` (rows) and `mean` (rows; center 1 only) are kept for the backward pass.
    *  weight null = 1, bias null = 0. `sum` may alias x or residual. */
@@ -205,7 +205,7 @@ export const KERNELS = {
     center: 'int',
   }, // prettier-ignore
 
-  // ---- conv --------------------------------------------------------------------------------------------------
+  // The family conv.
   /** Depthwise causal convolution: y[t] = f(bias + sum_j weight[., j] x[t - k + 1 + j]), f = silu or identity.
    *  x (b, l, e), weight (e, k), window (b, e, k) = the last k inputs before x, oldest first (null = zeros).
    *  sequenceIds (b, l): inputs of another id count as zero; the window belongs to the id of token 0.
@@ -249,7 +249,7 @@ export const KERNELS = {
     silu: 'int',
   }, // prettier-ignore
 
-  // ---- scan --------------------------------------------------------------------------------------------------
+  // The family scan.
   /** Mamba-1 selective scan (Gu and Dao 2023, algorithm 2). With dt = f(delta + deltaBias), f = softplus or identity:
    *  h[t] = exp(dt A) h[t-1] + dt B[t] u[t] ;  y[t] = (C[t] . h[t] + D u[t]) * silu(z[t])   (last factor only with z).
    *  u, delta, z, y (b, l, e); A (e, n); B and C: (e, n) when bGroups/cGroups is 0, else (b, l, g, n) with channel c in
@@ -315,7 +315,7 @@ export const KERNELS = {
     softplus: 'int',
   }, // prettier-ignore
 
-  // ---- loss --------------------------------------------------------------------------------------------------
+  // The family loss.
   /** Per row: lse = log sum exp(logits), loss = lse - logits[target], valid = 1; rows whose target equals `ignore` get
    *  loss 0 and valid 0. logits (rows, v). */
   crossEntropy: {
