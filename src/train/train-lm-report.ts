@@ -19,7 +19,7 @@ export interface LmRunSummary {
   bytes: boolean;
 }
 
-/** `extra` results come first. */
+/** `extra` results come after the held-out ones, for comparison. */
 export function lmReport(
   run: LmRunSummary,
   extra: { title?: string; results?: ReportData['results']; sample?: ReportData['sample'] } = {},
@@ -29,8 +29,8 @@ export function lmReport(
   return {
     title: extra.title ?? `Training on ${settings.data.join(', ')}`,
     results: [
+      ...(validation ? validationLines(validation, run.bytes) : []),
       ...(extra.results ?? []),
-      ...(validation ? validationLines(validation) : []),
       ['parameters', formatCount(run.parameterCount)],
       ['steps', String(run.step)],
       ['tokens read', formatCount(run.tokens)],
@@ -45,13 +45,17 @@ export function lmReport(
   };
 }
 
-function validationLines({ bitsPerByte, bitsPerToken, perplexity, tokens }: Evaluation): [string, string][] {
-  const perByte: [string, string][] =
-    bitsPerByte === null ? [] : [['held-out bits per byte', bitsPerByte.toFixed(3)]];
-  return [
-    ...perByte,
-    ['held-out bits per token', bitsPerToken.toFixed(3)],
-    ['held-out perplexity per token', perplexity.toFixed(2)],
-    ['held-out tokens', formatCount(tokens)],
-  ];
+function validationLines(
+  { bitsPerByte, bitsPerToken, perplexity, tokens }: Evaluation,
+  bytes: boolean,
+): [string, string][] {
+  const lines: [string, string][] = [['held-out tokens', formatCount(tokens)]];
+  if (!bytes) {
+    lines.unshift(
+      ['held-out bits per token', bitsPerToken.toFixed(3)],
+      ['held-out perplexity per token', perplexity.toFixed(2)],
+    );
+  }
+  if (bitsPerByte !== null) lines.unshift(['held-out bits per byte', bitsPerByte.toFixed(3)]);
+  return lines;
 }
