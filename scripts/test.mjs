@@ -6,7 +6,7 @@ import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { build } from './lib/build.mjs';
 import { installPackages } from './lib/install.mjs';
-import { closingLine, countResults } from './lib/results.mjs';
+import { closingLines, countResults } from './lib/results.mjs';
 import { main, ROOT, tool } from './lib/run.mjs';
 
 const REPORT = join(ROOT, '.cache/test-results.json');
@@ -26,6 +26,6 @@ await main(async (args) => {
   }
   const counts = countResults(report, code);
   if (counts.passed + counts.failed === 0) console.log('No test ran.');
-  console.log(closingLine(counts));
+  for (const line of closingLines(counts)) console.log(line);
   return counts.failed > 0 || counts.passed === 0 ? 1 : 0;
 });

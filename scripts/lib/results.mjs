@@ -18,6 +18,7 @@ export function countResults(report, exitCode) {
   return { passed, failed, skipped };
 }
 
-export function closingLine({ passed, failed, skipped }) {
-  return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`;
+/** The last lines of `npm test`: what was skipped, if anything, then always `N passed, N failed`. */
+export function closingLines({ passed, failed, skipped }) {
+  return [...(skipped > 0 ? [`skipped: ${skipped}`] : []), `${passed} passed, ${failed} failed`];
 }

@@ -1,6 +1,6 @@
 /** The closing line of `npm test` and what counts as a failure. */
 import { expect, it } from 'vitest';
-import { closingLine, countResults } from '../../scripts/lib/results.mjs';
+import { closingLines, countResults } from '../../scripts/lib/results.mjs';
 
 const file = (status: string, ...tests: string[]) => ({
   status,
@@ -15,8 +15,8 @@ const report = (passed: number, failed: number, pending: number, ...files: unkno
 });
 
 it('prints counts, and skipped tests only when there are some', () => {
-  expect(closingLine({ passed: 3, failed: 0, skipped: 0 })).toBe('3 passed, 0 failed');
-  expect(closingLine({ passed: 3, failed: 1, skipped: 2 })).toBe('3 passed, 1 failed, 2 skipped');
+  expect(closingLines({ passed: 3, failed: 0, skipped: 0 })).toEqual(['3 passed, 0 failed']);
+  expect(closingLines({ passed: 3, failed: 1, skipped: 2 })).toEqual(['skipped: 2', '3 passed, 1 failed']);
 });
 
 it.each([
