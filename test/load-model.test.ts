@@ -2,7 +2,7 @@
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import {
   currentDevice,
   FormatError,
@@ -19,6 +19,9 @@ import {
 import { encodeSafetensors, type TensorEntry } from '../src/io/index.ts';
 import { byteTokenizer, tokenizerFromFiles, trainBpe } from '../src/text/index.ts';
 import { fixturePath } from './support/oracle.ts';
+import { settle } from './support/settle.ts';
+
+beforeEach(settle);
 
 const root = mkdtempSync(join(tmpdir(), 'mamba-ts-load-'));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -88,7 +91,7 @@ describe('loadModel and saveModel', () => {
     expect(own).toBeGreaterThanOrEqual(4 * loaded.parameterCount);
     expect(backend.memory.peakBytes - before).toBe(own);
     loaded.dispose();
-    expect(backend.memory.liveBytes).toBeLessThanOrEqual(before);
+    expect(backend.memory.liveBytes).toBe(before);
   });
 
   it('reports weights that are not finite by name, and frees what it made', async () => {
@@ -104,7 +107,7 @@ describe('loadModel and saveModel', () => {
     const loading = loadModel(folder);
     await expect(loading).rejects.toThrow(FormatError);
     await expect(loading).rejects.toThrow('backbone.layers.1.mixer.D: 1 NaN, 1 infinite, first at 3');
-    expect(currentDevice().memory.liveBytes).toBeLessThanOrEqual(before);
+    expect(currentDevice().memory.liveBytes).toBe(before);
   });
 
   it('refuses a head that differs from the embedding it is tied to', async () => {

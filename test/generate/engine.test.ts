@@ -1,11 +1,14 @@
 /** The engine on every device that opens: against a plain loop over step(), batches of ragged rows, ends, memory. */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { useDevice } from '../../src/backend/backend.ts';
 import { ConfigError, StateError } from '../../src/base/errors.ts';
 import { generateTokens, type TokenOptions } from '../../src/generate/engine.ts';
 import { LanguageModel } from '../../src/models/language-model.ts';
 import { State } from '../../src/models/state.ts';
 import { devices, reportMissing } from '../kernels/devices.ts';
+import { settle } from '../support/settle.ts';
+
+beforeEach(settle);
 
 const CONFIG = { vocab_size: 13, pad_vocab_size_multiple: 8, d_model: 12, n_layer: 2, d_state: 3 };
 const PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11, 12, 0, 1, 2]];
@@ -71,7 +74,7 @@ describe.each(devices)('generateTokens on $label', ({ backend }) => {
       const rows = await collect(model, PROMPTS, { temperature: 0, maxTokens: 8, prefillTokens });
       expect(rows.map(({ tokens }) => tokens)).toEqual(expected);
       expect(rows.map(({ reason }) => reason)).toEqual(['length', 'length', 'length']);
-      expect(backend.memory.liveBytes).toBeLessThanOrEqual(liveBytes);
+      expect(backend.memory.liveBytes).toBe(liveBytes);
     }
   });
 
@@ -90,7 +93,7 @@ describe.each(devices)('generateTokens on $label', ({ backend }) => {
       expect(tokens).toEqual(end < 0 ? all : all.slice(0, end));
       expect(reason).toBe(end < 0 ? 'length' : all[end] === eosId ? 'eos' : 'stop');
     });
-    expect(backend.memory.liveBytes).toBeLessThanOrEqual(liveBytes);
+    expect(backend.memory.liveBytes).toBe(liveBytes);
   });
 
   it('the state of a row counts its prompt and tokens, and continues it', async () => {
@@ -157,14 +160,14 @@ describe.each(devices)('generateTokens on $label', ({ backend }) => {
     const { liveBytes } = backend.memory;
     for await (const { rows } of generateTokens(model, PROMPTS, { seed: 2 }))
       if (rows[0]!.token !== null) break;
-    expect(backend.memory.liveBytes).toBeLessThanOrEqual(liveBytes);
+    expect(backend.memory.liveBytes).toBe(liveBytes);
 
     const { weight } = model.backbone.norm_f;
     const good = await weight.floats();
     weight.write(good.map(() => Number.NaN));
     await expect(collect(model, PROMPTS, {})).rejects.toThrow(StateError);
     weight.write(good);
-    expect(backend.memory.liveBytes).toBeLessThanOrEqual(liveBytes);
+    expect(backend.memory.liveBytes).toBe(liveBytes);
   });
 
   it('refuses empty prompts, bad counts and foreign states', async () => {
