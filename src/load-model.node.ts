@@ -12,7 +12,7 @@ export interface LoadModelOptions {
   /** Also becomes the current device. Default: the current one. */
   device?: DeviceName;
   /** How the weights are kept in memory, whatever the file holds. Only f32 for now. */
-  weights?: 'f32';
+  weights?: 'f32' | 'bf16' | 'f16' | 'q8' | 'q4';
 }
 
 /**

@@ -1,6 +1,6 @@
 /** Options that several commands share, and the reading of their values. A bad value is a usage error (exit code 2). */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { DeviceName } from '../index.node.ts';
+import type { DeviceName, LoadModelOptions } from '../index.node.ts';
 
 const DEVICES: readonly DeviceName[] = ['native', 'wasm', 'reference'];
 
@@ -15,8 +15,27 @@ export function addCommonOptions(command: Command): Command {
     );
 }
 
-export function addModelOption(command: Command): Command {
+/** A model that is read, not run. */
+export function addSourceOption(command: Command): Command {
   return command.requiredOption('--model <path>', 'a model folder, or a weights file beside its config.json');
+}
+
+const WEIGHTS: readonly NonNullable<LoadModelOptions['weights']>[] = ['f32', 'bf16', 'f16', 'q8', 'q4'];
+
+/** A model that is run: --model and --weights. Pass `modelOptions(options)` to loadModel. */
+export function addModelOption(command: Command): Command {
+  return addSourceOption(command).addOption(
+    new Option('--weights <type>', 'how matrices are kept in memory (default: as the file has them)').choices(
+      WEIGHTS,
+    ),
+  );
+}
+
+/** What addModelOption and addCommonOptions say about loading. */
+export type ModelOptions = Pick<LoadModelOptions, 'device' | 'weights'>;
+
+export function modelOptions({ device, weights }: ModelOptions): LoadModelOptions {
+  return { device, weights };
 }
 
 /** For commander: any finite number in [min, max]. */

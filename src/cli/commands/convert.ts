@@ -1,7 +1,7 @@
 /** `mamba-ts convert`: a model in another file format. */
 import { type Command, Option } from 'commander';
 import { convertModel } from '../../index.node.ts';
-import { addCommonOptions, addModelOption } from '../options.ts';
+import { addCommonOptions, addSourceOption } from '../options.ts';
 import { outputOf } from '../output.ts';
 
 interface Options {
@@ -18,7 +18,7 @@ export function register(program: Command): void {
   const command = program
     .command('convert')
     .description('Writes a model as a Hugging Face folder, or as a GGUF file that llama.cpp runs.');
-  addCommonOptions(addModelOption(command))
+  addCommonOptions(addSourceOption(command))
     .addOption(new Option('--format <name>', 'what to write').choices(['hf', 'gguf']).makeOptionMandatory())
     .requiredOption('--out <path>', 'the folder (hf) or file (gguf) to write')
     .addOption(

@@ -1,14 +1,13 @@
 /** `mamba-ts eval`: how well a model predicts text. */
 import type { Command } from 'commander';
-import { type DeviceName, loadModel, openCorpus, openEnwik8 } from '../../index.node.ts';
+import { loadModel, openCorpus, openEnwik8 } from '../../index.node.ts';
 import { evaluate } from '../../train/index.ts';
-import { addCommonOptions, addModelOption, integer } from '../options.ts';
+import { addCommonOptions, addModelOption, integer, type ModelOptions, modelOptions } from '../options.ts';
 import { outputOf } from '../output.ts';
 
-interface Options {
+interface Options extends ModelOptions {
   model: string;
   data: string[];
-  device?: DeviceName;
   textField: string;
   window: number;
   batch: number;
@@ -30,8 +29,8 @@ export function register(program: Command): void {
 
 async function run(options: Options, command: Command): Promise<void> {
   const out = outputOf(command);
-  const { data, textField, window, batch, device } = options;
-  const model = await loadModel(options.model, { device });
+  const { data, textField, window, batch } = options;
+  const model = await loadModel(options.model, modelOptions(options));
   const { tokenizer } = model;
   if (!tokenizer) command.error(`error: ${options.model} has no tokenizer to read text with.`);
   const sources = data.length === 1 && data[0] === 'enwik8' ? [(await openEnwik8()).test] : data;

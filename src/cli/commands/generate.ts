@@ -1,13 +1,21 @@
 /** `mamba-ts generate`: one completion, streamed to stdout. */
 import type { Command } from 'commander';
-import { type DeviceName, type GeneratedPart, loadModel } from '../../index.node.ts';
-import { addCommonOptions, addModelOption, collect, integer, number, positive } from '../options.ts';
+import { type GeneratedPart, loadModel } from '../../index.node.ts';
+import {
+  addCommonOptions,
+  addModelOption,
+  collect,
+  integer,
+  type ModelOptions,
+  modelOptions,
+  number,
+  positive,
+} from '../options.ts';
 import { outputOf, readStdin } from '../output.ts';
 import { readState, writeState } from '../state-file.ts';
 
-interface Options {
+interface Options extends ModelOptions {
   model: string;
-  device?: DeviceName;
   prompt?: string;
   maxTokens: number;
   temperature: number;
@@ -42,12 +50,12 @@ export function register(program: Command): void {
 
 async function run(options: Options, command: Command): Promise<void> {
   const out = outputOf(command);
-  const { device, stateIn, stateOut, seed = Math.floor(Math.random() * 2 ** 32), ...rest } = options;
+  const { stateIn, stateOut, seed = Math.floor(Math.random() * 2 ** 32), ...rest } = options;
   const bytes = options.prompt === undefined && !out.io.stdin.isTTY ? await readStdin(out.io) : null;
   // A lone BOM at the start is part of the text.
   const prompt = bytes ? new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes) : (options.prompt ?? '');
   const signal = out.io.interrupts();
-  const model = await loadModel(options.model, { device });
+  const model = await loadModel(options.model, modelOptions(options));
   const state = await readState(stateIn, model);
   const started = performance.now();
   const tokens: number[] = [];

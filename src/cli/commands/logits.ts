@@ -1,14 +1,13 @@
 /** `mamba-ts logits`: the logits of given ids in a file, for checking against other implementations. */
 import type { Command } from 'commander';
-import { type DeviceName, loadModel, noGrad, StateError, writeFileAtomic } from '../../index.node.ts';
+import { loadModel, noGrad, StateError, writeFileAtomic } from '../../index.node.ts';
 import { safetensorsChunks } from '../../io/index.ts';
-import { addCommonOptions, addModelOption, idRows } from '../options.ts';
+import { addCommonOptions, addModelOption, idRows, type ModelOptions, modelOptions } from '../options.ts';
 import { outputOf } from '../output.ts';
 import { readState, writeState } from '../state-file.ts';
 
-interface Options {
+interface Options extends ModelOptions {
   model: string;
-  device?: DeviceName;
   ids: number[][];
   out: string;
   stateIn?: string;
@@ -30,12 +29,12 @@ export function register(program: Command): void {
 }
 
 async function run(options: Options, command: Command): Promise<void> {
-  const { ids, device } = options;
+  const { ids } = options;
   if (ids.some((row) => row.length !== ids[0]!.length)) {
     command.error('error: expected --ids rows of equal length; run the others separately.');
   }
   const out = outputOf(command);
-  const model = await loadModel(options.model, { device });
+  const model = await loadModel(options.model, modelOptions(options));
   const state = await readState(options.stateIn, model);
   const result = noGrad(() => model.forward(ids, { state }));
   const { shape } = result.logits;
