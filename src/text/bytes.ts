@@ -21,6 +21,7 @@ export function byteTokenizer(): Tokenizer {
     kind: 'bytes',
     vocabSize: 256,
     eosId: null,
+    specialTokens: {},
     encode: (text) => Array.from(encoder.encode(text)),
     decode: (ids) => {
       const bytes = Uint8Array.from(ids, checkedByte);

@@ -7,6 +7,8 @@ import { BYTE_OF_CHAR } from '../base/byte-alphabet.ts';
 import { ConfigError, FormatError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
 import { BYTES_FILE, byteTokenizer } from './bytes.ts';
+import { continuationEncoder } from './continuation.ts';
+import { findEos, namedTokens, withSpecialTokensMap } from './special-tokens.ts';
 import { byteStreamDecoder, type TokenPiece, windowStreamDecoder } from './stream-decoder.ts';
 import { wordEncoder } from './words.ts';
 
@@ -15,11 +17,11 @@ export type JsonObject = { [key: string]: unknown };
 
 export interface JsonTokenizer extends Tokenizer {
   readonly kind: 'json';
-  /**
-   * `addSpecialTokens` (default false) adds what the file's post-processor says, e.g. a begin-of-text id. It is off
-   * because corpora and chat templates bring their own; names of special tokens inside the text always become ids.
-   */
-  encode(text: string, options?: { addSpecialTokens?: boolean }): number[];
+}
+
+export interface TokenizerOptions {
+  /** The model's own end-of-text id (eos_token_id of config.json), used where the tokenizer's files name none. */
+  eosId?: number | null;
 }
 
 /**
@@ -27,13 +29,14 @@ export interface JsonTokenizer extends Tokenizer {
  *
  * `decode` keeps special tokens and never tidies spaces, so it undoes `encode` wherever the vocabulary allows it. Ids
  * without a token (rows that pad a vocabulary) decode to nothing. `eosId` is the config's `eos_token`, else
- * `<|endoftext|>` or `</s>` if the file lists one as special, else null.
+ * `options.eosId`, else `<|endoftext|>` or `</s>` if the file lists one as special, else null.
  *
  * Throws FormatError when the library cannot make sense of the file, ConfigError when `eos_token` is unknown.
  */
 export function tokenizerFromJson(
   tokenizerJson: JsonObject,
   tokenizerConfig: JsonObject = {},
+  options: TokenizerOptions = {},
 ): JsonTokenizer {
   const library = openLibrary(tokenizerJson, tokenizerConfig);
   const idByToken = library.get_vocab(true);
@@ -62,14 +65,29 @@ export function tokenizerFromJson(
 
   const encode = (text: string): number[] => library.encode(text, { add_special_tokens: false }).ids;
   const encodeFast = wordEncoder(tokenizerJson, tokenizerConfig, encode) ?? encode;
+  const encodeRest = continuationEncoder(tokenizerJson, tokenizerConfig, library, encode) ?? encodeFast;
+
+  const special = new Set([...added.values()].filter((token) => token.special).map(({ content }) => content));
+  const ofModel = options.eosId ?? null;
+  const specialTokens = namedTokens(tokenizerConfig);
+  const eosId = findEos(
+    (token) => idByToken.get(token),
+    (token) => special.has(token),
+    specialTokens.eos_token,
+    ofModel !== null && library.id_to_token(ofModel) !== undefined ? ofModel : null,
+  );
+  if (eosId !== null) specialTokens.eos_token = library.id_to_token(eosId)!;
 
   const byteLevel = isByteLevel(tokenizerJson.decoder);
   return {
     kind: 'json',
     vocabSize,
-    eosId: findEos(idByToken, [...added.values()], tokenizerConfig),
-    encode: (text, options = {}) =>
-      options.addSpecialTokens ? library.encode(text, { add_special_tokens: true }).ids : encodeFast(text),
+    eosId,
+    specialTokens,
+    encode: (text, { addSpecialTokens = false, isContinuation = false } = {}) => {
+      if (isContinuation) return encodeRest(text);
+      return addSpecialTokens ? library.encode(text, { add_special_tokens: true }).ids : encodeFast(text);
+    },
     decode,
     streamDecoder: () => (byteLevel ? byteStreamDecoder(pieceOf) : windowStreamDecoder(decode, byteOf)),
     toFiles: () => ({
@@ -81,10 +99,13 @@ export function tokenizerFromJson(
 
 /**
  * The tokenizer among the files that stand beside a checkpoint, by name: `mamba_tokenizer.json` (bytes) or
- * `tokenizer.json` with `tokenizer_config.json`. Throws ConfigError when there is neither, FormatError for a file that
- * is not JSON or of an unknown type.
+ * `tokenizer.json` with `tokenizer_config.json` and `special_tokens_map.json`. Throws ConfigError when there is
+ * neither, FormatError for a file that is not JSON or of an unknown type.
  */
-export function tokenizerFromFiles(files: Readonly<Record<string, string>>): Tokenizer {
+export function tokenizerFromFiles(
+  files: Readonly<Record<string, string>>,
+  options: TokenizerOptions = {},
+): Tokenizer {
   const own = files[BYTES_FILE];
   if (own !== undefined) {
     const { type } = parseObject(BYTES_FILE, own);
@@ -100,11 +121,10 @@ export function tokenizerFromFiles(files: Readonly<Record<string, string>>): Tok
       `tokenizer: expected tokenizer.json or ${BYTES_FILE}, got ${got}. Put the tokenizer's files beside the model.`,
     );
   }
-  const config = files['tokenizer_config.json'];
-  return tokenizerFromJson(
-    parseObject('tokenizer.json', json),
-    config === undefined ? {} : parseObject('tokenizer_config.json', config),
-  );
+  const optional = (name: string): JsonObject =>
+    files[name] === undefined ? {} : parseObject(name, files[name]);
+  const config = withSpecialTokensMap(optional('tokenizer_config.json'), optional('special_tokens_map.json'));
+  return tokenizerFromJson(parseObject('tokenizer.json', json), config, options);
 }
 
 function openLibrary(tokenizerJson: JsonObject, tokenizerConfig: JsonObject): HuggingFaceTokenizer {
@@ -123,26 +143,6 @@ function openLibrary(tokenizerJson: JsonObject, tokenizerConfig: JsonObject): Hu
 function isByteLevel(decoder: unknown): boolean {
   const { type, decoders } = (decoder ?? {}) as { type?: unknown; decoders?: unknown };
   return type === 'ByteLevel' || (Array.isArray(decoders) && decoders.some(isByteLevel));
-}
-
-function findEos(
-  idByToken: ReadonlyMap<string, number>,
-  added: readonly { content: string; special: boolean }[],
-  config: JsonObject,
-): number | null {
-  const named = config.eos_token;
-  const content =
-    typeof named === 'string' ? named : (named as { content?: unknown } | null | undefined)?.content;
-  if (typeof content === 'string') {
-    const id = idByToken.get(content);
-    if (id !== undefined) return id;
-    throw new ConfigError(
-      `tokenizer: expected the eos_token ${JSON.stringify(content)} in the vocabulary, got none. ` +
-        'tokenizer.json and tokenizer_config.json do not belong together.',
-    );
-  }
-  const usual = added.find((token) => token.special && ['<|endoftext|>', '</s>'].includes(token.content));
-  return usual ? idByToken.get(usual.content)! : null;
 }
 
 function checkId(id: number): void {

@@ -88,6 +88,36 @@ describe('tokenizerFromJson', () => {
     expect(tokenizerFromJson(plain.tokenizerJson, plain.tokenizerConfig).eosId).toBeNull();
   });
 
+  it('names its special tokens as text, whatever file and form they come in', () => {
+    expect(bpe.specialTokens).toEqual({ eos_token: '<|endoftext|>' });
+    const files = {
+      ...bpe.toFiles(),
+      'tokenizer_config.json': JSON.stringify({ bos_token: '<s>', eos_token: null, add_bos_token: true }),
+      'special_tokens_map.json': JSON.stringify({
+        bos_token: 'another',
+        eos_token: { content: '<|endoftext|>', lstrip: false },
+        pad_token: 'the',
+        additional_special_tokens: ['<|x|>'],
+      }),
+    };
+    const tokenizer = tokenizerFromFiles(files);
+    const expected = { bos_token: '<s>', eos_token: '<|endoftext|>', pad_token: 'the' };
+    expect(tokenizer.specialTokens).toEqual(expected);
+    expect(tokenizerFromFiles(tokenizer.toFiles()).specialTokens).toEqual(expected);
+  });
+
+  it('takes the end of text of the model where the files name none', () => {
+    const eosId = bpe.encode('t')[0]!;
+    expect(tokenizerFromJson(trained.tokenizerJson, {}, { eosId })).toMatchObject({
+      eosId,
+      specialTokens: { eos_token: 't' },
+    });
+    expect(tokenizerFromJson(trained.tokenizerJson, { eos_token: '</s>' }, { eosId }).eosId).toBe(eosId);
+    expect(tokenizerFromJson(trained.tokenizerJson, { eos_token: 'h' }, { eosId }).eosId).not.toBe(eosId);
+    for (const none of [null, 100_000, -1])
+      expect(tokenizerFromJson(trained.tokenizerJson, {}, { eosId: none }).eosId).toBe(0);
+  });
+
   it('never tidies spaces, whatever the configuration says', () => {
     const tidy = tokenizerFromJson(trained.tokenizerJson, { clean_up_tokenization_spaces: true });
     expect(tidy.decode(tidy.encode("Who ? I 'm ."))).toBe("Who ? I 'm .");
@@ -196,9 +226,27 @@ describe('a vocabulary with space prefixes and byte fallback', () => {
   });
 
   it('adds special tokens only when asked', () => {
-    const json = tokenizer as ReturnType<typeof tokenizerFromJson>;
-    expect(json.encode('ab')).not.toContain(1);
-    expect(json.encode('ab', { addSpecialTokens: true })).toEqual([1, ...json.encode('ab')]);
+    expect(tokenizer.encode('ab')).not.toContain(1);
+    expect(tokenizer.encode('ab', { addSpecialTokens: true })).toEqual([1, ...tokenizer.encode('ab')]);
+  });
+
+  it('puts no space in front of a continuation, and behind special tokens what it always puts', () => {
+    const part = fc.constantFrom('ab', ' ', 'a', 'é', '.', '😀', 'b c');
+    const anyText = fc.array(part, { minLength: 1, maxLength: 6 }).map((parts) => parts.join(''));
+    fc.assert(
+      fc.property(anyText, anyText, (a, b) => {
+        const ids = [...tokenizer.encode(a), ...tokenizer.encode(b, { isContinuation: true })];
+        expect(tokenizer.decode(ids)).toBe(a + b);
+        const ended = [...ids, ...tokenizer.encode(`</s>${a}`, { isContinuation: true })];
+        expect(ended.slice(ids.length)).toEqual(tokenizer.encode(`</s>${a}`));
+        const inside = tokenizer.encode(`${b}</s>${a}`, { isContinuation: true });
+        expect(inside).toEqual([
+          ...tokenizer.encode(b, { isContinuation: true }),
+          ...tokenizer.encode(`</s>${a}`),
+        ]);
+      }),
+    );
+    expect(tokenizer.encode('', { isContinuation: true })).toEqual([]);
   });
 });
 
