@@ -41,8 +41,9 @@ export async function loadModel(path: string, options: LoadModelOptions = {}): P
 }
 
 async function build(files: Pretrained): Promise<LanguageModel> {
+  const [eos] = [files.configJson.eos_token_id].flat();
   const tokenizer = Object.keys(files.tokenizer).some((name) => TOKENIZERS.has(name))
-    ? tokenizerFromFiles(files.tokenizer)
+    ? tokenizerFromFiles(files.tokenizer, { eosId: typeof eos === 'number' ? eos : null })
     : null;
   const model = new LanguageModel(files.config, { seed: null }).requireGrad(false);
   try {
