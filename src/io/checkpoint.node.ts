@@ -9,14 +9,8 @@ import { expectPath, isPresent, readTextIfPresent } from './file.ts';
 import { type FolderFile, openFolderSet, writeFolderAtomic } from './folder.node.ts';
 import { type HuggingFaceOptions, toHuggingFaceConfig } from './hf-config.ts';
 import { formatJson, type JsonObject, parseJsonObject } from './json.ts';
-import {
-  CONFIG_FILE,
-  openModel,
-  openTensorFile,
-  type Pretrained,
-  TOKENIZER_FILES,
-  WEIGHTS_FILE,
-} from './pretrained.node.ts';
+import { CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE } from './model-files.ts';
+import { openModel, openTensorFile, type Pretrained } from './pretrained.node.ts';
 import { checkTensors, expectedTensors } from './pretrained.ts';
 import { safetensorsChunks, type TensorEntry } from './safetensors-write.ts';
 import type { TensorFile } from './tensor-file.ts';

@@ -12,32 +12,12 @@ import { openFolderSet } from './folder.node.ts';
 import { openGgufModel } from './gguf-model.ts';
 import { configFromJson } from './hf-config.ts';
 import type { JsonObject } from './json.ts';
+import { CONFIG_FILE, GGUF, TOKENIZER_FILES, WEIGHTS_FILE, WEIGHTS_FILES } from './model-files.ts';
 import { checkTensors, EMBEDDINGS, expectedTensors, LM_HEAD, normaliseNames } from './pretrained.ts';
 import { openSharded } from './shards.ts';
 import type { TensorFile } from './tensor-file.ts';
 import { openWeights } from './weights.ts';
 
-export const CONFIG_FILE = 'config.json';
-export const WEIGHTS_FILE = 'model.safetensors';
-/** In the order in which transformers looks for them. */
-const WEIGHTS_FILES = [
-  WEIGHTS_FILE,
-  'model.safetensors.index.json',
-  'pytorch_model.bin',
-  'pytorch_model.bin.index.json',
-] as const;
-/** Texts beside the weights that belong to the tokenizer. */
-export const TOKENIZER_FILES = [
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'added_tokens.json',
-  'vocab.json',
-  'merges.txt',
-  'chat_template.jinja',
-  'mamba_tokenizer.json',
-] as const;
-const GGUF = /\.gguf$/i;
 /** Formats one may find instead, named in the error. */
 const OTHER_WEIGHTS = /\.(bin|pt|pth|gguf|onnx|h5|msgpack)$/;
 

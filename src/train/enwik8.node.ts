@@ -7,11 +7,11 @@ import { createHash } from 'node:crypto';
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FormatError } from '../base/errors.ts';
+import { DownloadError, type DownloadOptions, downloadFile } from '../io/download.node.ts';
 import { FileError, fileSource, writeFileAtomic } from '../io/file.ts';
 import { cacheFolder } from './corpus-cache.node.ts';
 import { readChunks } from './corpus-documents.node.ts';
 import type { CorpusFile } from './corpus-files.node.ts';
-import { DownloadError, type DownloadOptions, downloadFile } from './download.node.ts';
 import { unzipEntry } from './unzip.node.ts';
 
 const URL = 'http://mattmahoney.net/dc/enwik8.zip';

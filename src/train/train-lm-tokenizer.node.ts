@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
 import { expectPath, readTextIfPresent } from '../io/file.ts';
-import { TOKENIZER_FILES } from '../io/pretrained.node.ts';
+import { TOKENIZER_FILES } from '../io/model-files.ts';
 import { byteTokenizer, tokenizerFromFiles, tokenizerFromJson, trainBpe } from '../text/index.ts';
 import { readDocuments } from './corpus-documents.node.ts';
 import { type CorpusFile, listCorpusFiles } from './corpus-files.node.ts';

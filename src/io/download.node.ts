@@ -4,7 +4,7 @@ import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { MambaError } from '../base/errors.ts';
-import { fileError, readTextIfPresent } from '../io/file.ts';
+import { fileError, readTextIfPresent } from './file.ts';
 
 /** The server or the network refused a download. `cause` is the underlying error, if there is one. */
 export class DownloadError extends MambaError {
