@@ -42,7 +42,13 @@ export {
   paddedVocabSize,
   resolveConfig,
 } from './models/config.ts';
-export { type ForwardOptions, type ForwardResult, type Ids, LanguageModel } from './models/language-model.ts';
+export type { AttentionMask, Ids, InputOptions } from './models/inputs.ts';
+export {
+  type EncodeResult,
+  type ForwardOptions,
+  type ForwardResult,
+  LanguageModel,
+} from './models/language-model.ts';
 export { type LayerState, State, type StateModel } from './models/state.ts';
 export * from './nn/index.ts';
 export * from './ops/index.ts';

@@ -3,35 +3,36 @@
  * The skeleton of mamba_ssm/models/mixer_seq_simple.py with its delayed residual add: each norm receives the branch output and the
  * stream, and hands on their sum in float32. Parameters carry the Hugging Face names (`backbone.layers.0.mixer.in_proj.weight`).
  */
-import { DTypeError, ShapeError, StateError } from '../base/errors.ts';
+import { ShapeError, StateError } from '../base/errors.ts';
 import { Rng } from '../base/rng.ts';
-import { sizeOf } from '../base/shape.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
 import type { Init } from '../nn/init.ts';
 import { Embedding, GatedMlp, Linear, Norm } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { crossEntropy } from '../ops/cross-entropy.ts';
 import { linear } from '../ops/linear.ts';
-import { add, gatherRows, reshape } from '../tensor/primitives.ts';
+import { add, reshape } from '../tensor/primitives.ts';
 import { keep, scope } from '../tensor/scope.ts';
 import { noGrad, recompute } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { type ModelConfig, type ModelConfigInput, paddedVocabSize, resolveConfig } from './config.ts';
 import { fingerprintOf } from './fingerprint.ts';
+import {
+  atPlaces,
+  type Ids,
+  type InputOptions,
+  type Inputs,
+  lastTokens,
+  packInputs,
+  withoutPadding,
+} from './inputs.ts';
 import { Mamba1, type SequenceContext } from './mamba1.ts';
 import { type LayerState, State, type StateModel } from './state.ts';
 
-/** Rows of token ids, ragged allowed, or an i32 tensor (b, l). */
-export type Ids = readonly (readonly number[] | Int32Array)[] | Tensor;
-
-export interface ForwardOptions {
+export interface ForwardOptions extends InputOptions {
   /** Where to continue from; zeros when omitted. It is not changed. */
   state?: State | null;
-  /** Real tokens per row; the rest is padding that never reaches the state. Follows from ragged ids by itself. */
-  lengths?: readonly number[] | Int32Array;
-  /** Document of each token, rows like those of the ids or (b, l): packed documents do not see each other. */
-  sequenceIds?: readonly (readonly number[])[] | Tensor;
-  /** Logits of the last token of each row only: (b, 1, v). */
+  /** Only the last token of each row: (b, 1, v). */
   lastOnly?: boolean;
   /** Also returns the residual stream after every block, and after the final norm. */
   hiddenStates?: boolean;
@@ -39,8 +40,16 @@ export interface ForwardOptions {
   checkpointing?: boolean;
 }
 
+export interface EncodeResult {
+  /** (b, l, d) after the final norm: what the head reads. Positions of padding are meaningless. */
+  hidden: Tensor;
+  state: State;
+  /** With hiddenStates: the residual stream (b, l, d) after each block. */
+  blocks: Tensor[];
+}
+
 export interface ForwardResult {
-  /** (b, l, v), v the padded vocabulary. Positions beyond a row's length are meaningless. */
+  /** (b, l, v), v the padded vocabulary. Positions of padding, and beyond a row's length, are meaningless. */
   logits: Tensor;
   state: State;
   /** With hiddenStates: n_layer tensors (b, l, d), then the output of the final norm. */
@@ -142,34 +151,17 @@ export class LanguageModel extends Module implements StateModel {
 
   /** Any number of tokens from any state. Throws ShapeError for ids outside the vocabulary, StateError for another model's state. */
   forward(ids: Ids, options: ForwardOptions = {}): ForwardResult {
-    return scope(() => {
-      const { input, context, lengths } = this.#prepare(ids, options);
-      const [b, l] = input.dims(2);
-      const hidden: Tensor[] = [];
-      let h = this.backbone.embeddings.forward(input);
-      let residual: Tensor | null = null;
-      const layers: LayerState[] = [];
-      this.backbone.layers.forEach((block, i) => {
-        const before = options.state?.layers[i] ?? null;
-        const run = options.checkpointing ? runAgain : runBlock;
-        const out = run(block, h, residual, before, context);
-        if (options.hiddenStates) hidden.push(add(out.h, out.residual));
-        ({ h, residual } = out);
-        layers.push(out.state);
-      });
-      if (options.lastOnly) {
-        h = lastTokens(h, lengths);
-        residual = residual && lastTokens(residual, lengths);
-      }
-      const final = this.backbone.norm_f.forward(h, residual).y; // (b, l, d)
-      if (options.hiddenStates) hidden.push(final);
-      const logits = this.lm_head
-        ? this.lm_head.forward(final)
-        : linear(final, this.backbone.embeddings.weight);
-      const before = options.state?.tokens ?? new Array<number>(b).fill(0);
-      const tokens = before.map((count, row) => count + (lengths?.[row] ?? l));
-      return { logits, state: new State(layers, tokens, this), hidden };
-    });
+    return scope(() => this.#run(packInputs(ids, options, this.device), options));
+  }
+
+  /** forward() without the head: the hidden states that embeddings are pooled from. */
+  encode(ids: Ids, options: ForwardOptions = {}): EncodeResult {
+    return scope(() => this.#encode(packInputs(ids, options, this.device), options));
+  }
+
+  /** Hidden states after the final norm (..., d) -> logits (..., v). */
+  head(hidden: Tensor): Tensor {
+    return this.lm_head ? this.lm_head.forward(hidden) : linear(hidden, this.backbone.embeddings.weight);
   }
 
   /** One token per row: ids (b) -> logits (b, v) and the next state, without recording gradients. */
@@ -185,56 +177,65 @@ export class LanguageModel extends Module implements StateModel {
     );
   }
 
-  /** Mean cross-entropy in nats of `targets` (b, l; -100 does not count), and the state after it. The logits are not kept. */
+  /**
+   * Mean cross-entropy in nats of `targets` (b, l; -100 does not count, nor do those at padding), and the state after it. The logits
+   * are not kept.
+   */
   loss(ids: Ids, targets: Tensor, options: ForwardOptions = {}): { loss: Tensor; state: State } {
     return scope(() => {
-      const { logits, state } = this.forward(ids, options);
-      const loss = crossEntropy(logits, targets);
-      return { loss, state };
+      const inputs = packInputs(ids, options, this.device);
+      const { logits, state } = this.#run(inputs, options);
+      return { loss: crossEntropy(logits, withoutPadding(targets, inputs)), state };
     });
   }
 
-  #prepare(
-    ids: Ids,
-    options: ForwardOptions,
-  ): { input: Tensor; context: SequenceContext; lengths: number[] | null } {
-    const { device } = this;
-    const { input, ragged } = packIds(ids, device);
+  #run(inputs: Inputs, options: ForwardOptions): ForwardResult {
+    const { hidden, state, blocks } = this.#encode(inputs, options);
+    return { logits: this.head(hidden), state, hidden: options.hiddenStates ? [...blocks, hidden] : [] };
+  }
+
+  #encode({ input, context, lengths, places }: Inputs, options: ForwardOptions): EncodeResult {
     const [b, l] = input.dims(2);
-    const lengths = options.lengths ? [...options.lengths] : ragged;
-    if (lengths && (lengths.length !== b || lengths.some((n) => !Number.isInteger(n) || n < 0 || n > l))) {
-      throw new ShapeError(`forward: expected ${b} lengths in [0, ${l}], got [${lengths.join(', ')}].`);
-    }
-    if (options.lastOnly && (l === 0 || lengths?.some((n) => n === 0))) {
+    const { state: start = null, lastOnly = false } = options;
+    this.#checkStart(b, start);
+    if (lastOnly && (l === 0 || lengths?.some((n) => n === 0))) {
       throw new ShapeError(
         'forward: expected at least one token in every row with lastOnly, got an empty row.',
       );
     }
-    const { state } = options;
-    if (state && !state.fits(this)) {
+    const blocks: Tensor[] = [];
+    const layers: LayerState[] = [];
+    const run = options.checkpointing ? runAgain : runBlock;
+    let h = this.backbone.embeddings.forward(input);
+    let residual: Tensor | null = null;
+    this.backbone.layers.forEach((block, i) => {
+      const out = run(block, h, residual, start?.layers[i] ?? null, context);
+      if (options.hiddenStates) blocks.push(atPlaces(add(out.h, out.residual), places));
+      ({ h, residual } = out);
+      layers.push(out.state);
+    });
+    if (lastOnly) {
+      h = lastTokens(h, lengths);
+      residual = residual && lastTokens(residual, lengths);
+    }
+    const { y } = this.backbone.norm_f.forward(h, residual); // (b, l, d)
+    const before = start?.tokens ?? new Array<number>(b).fill(0);
+    const tokens = before.map((count, row) => count + (lengths?.[row] ?? l));
+    return { hidden: lastOnly ? y : atPlaces(y, places), state: new State(layers, tokens, this), blocks };
+  }
+
+  #checkStart(b: number, state: State | null): void {
+    if (!state) return;
+    if (!state.fits(this)) {
       throw new StateError(
         `forward: expected a state of this model (${this.fingerprint}), got one of ${state.model.fingerprint}. Start from an empty state.`,
       );
     }
-    if (state && state.batch !== b) {
+    if (state.batch !== b) {
       throw new StateError(
         `forward: expected a state of ${b} rows, got ${state.batch}. Use state.rows() to choose or repeat rows.`,
       );
     }
-    const { sequenceIds } = options;
-    const packed = !sequenceIds
-      ? null
-      : sequenceIds instanceof Tensor
-        ? sequenceIds
-        : packSequenceIds(sequenceIds, lengths, b, l, device);
-    return {
-      input,
-      context: {
-        sequenceIds: packed,
-        lengths: lengths && Tensor.from(Int32Array.from(lengths), [b], { device }),
-      },
-      lengths,
-    };
   }
 }
 
@@ -267,64 +268,4 @@ function runAgain(
   }, inputs);
   const [nextH, nextResidual, conv, ssm] = outputs as [Tensor, Tensor, Tensor, Tensor];
   return { h: nextH, residual: nextResidual, state: { conv, ssm } };
-}
-
-/** (b, l, d) -> (b, 1, d) at the last real token of each row. */
-function lastTokens(x: Tensor, lengths: readonly number[] | null): Tensor {
-  const [b, l, d] = x.dims(3);
-  const at = Int32Array.from({ length: b }, (_, row) => row * l + (lengths?.[row] ?? l) - 1);
-  return gatherRows(reshape(x, [b * l, d]), Tensor.from(at, [b, 1], { device: x.device }));
-}
-
-/** Host rows to an i32 tensor (b, l), padded with 0; `ragged` are the lengths when they differ. */
-function packIds(ids: Ids, device: Tensor['device']): { input: Tensor; ragged: number[] | null } {
-  if (ids instanceof Tensor) {
-    if (ids.dtype !== 'i32') throw new DTypeError(`forward: expected i32 ids, got ${ids.dtype}.`);
-    return { input: ids, ragged: null };
-  }
-  if (ids.length === 0 || !ids.every((row) => typeof row === 'object')) {
-    const got = ids.length === 0 ? 'none' : 'ids without rows';
-    throw new ShapeError(
-      `forward: expected rows of ids such as [[1, 2, 3]], got ${got}. Wrap a single row in a list.`,
-    );
-  }
-  const lengths = ids.map((row) => row.length);
-  const l = Math.max(...lengths);
-  const host = new Int32Array(sizeOf([ids.length, l]));
-  ids.forEach((row, i) => {
-    row.forEach((id, t) => {
-      if (!Number.isInteger(id))
-        throw new DTypeError(`forward: expected integer ids, got ${id} in row ${i}.`);
-      host[i * l + t] = id;
-      // The 32 bits of a larger number would be another id.
-      if (host[i * l + t] !== id)
-        throw new ShapeError(`forward: expected ids in the vocabulary, got ${id} in row ${i}.`);
-    });
-  });
-  return {
-    input: Tensor.from(host, [ids.length, l], { device }),
-    ragged: lengths.some((n) => n !== l) ? lengths : null,
-  };
-}
-
-/** Rows as long as the ids' (or l), padded with 0: padding is no document's. */
-function packSequenceIds(
-  rows: readonly (readonly number[])[],
-  lengths: readonly number[] | null,
-  b: number,
-  l: number,
-  device: Tensor['device'],
-): Tensor {
-  const host = new Int32Array(b * l);
-  const isFit = (row: readonly number[], i: number) => row.length === l || row.length === lengths?.[i];
-  if (rows.length !== b || !rows.every(isFit)) {
-    const got = rows.map((row) => row.length).join(', ');
-    throw new ShapeError(
-      `forward: expected a sequence id for each token of ${b} rows, got rows of [${got}]. Give one per id.`,
-    );
-  }
-  rows.forEach((row, i) => {
-    host.set(row, i * l);
-  });
-  return Tensor.from(host, [b, l], { device });
 }
