@@ -2,7 +2,7 @@
  * What a device offers: buffers, a table of kernels, and reading back. Backends know buffers and numbers;
  * they do not know tensors, gradients or models.
  */
-import type { DType, TypedArray } from '../base/dtype.ts';
+import type { DType, HostArray, TypedArray } from '../base/dtype.ts';
 import { ConfigError, UnsupportedError } from '../base/errors.ts';
 import type { KERNELS } from './kernels.ts';
 
@@ -13,7 +13,7 @@ export interface Storage {
   readonly sizeBytes: number;
 }
 
-/** Where an operand starts: `offset` elements into a storage. A Tensor is one. */
+/** Where an operand starts: `offset` elements into a storage (q8, q4: units of 16 bits). A Tensor is one. */
 export interface BufferRef {
   readonly storage: Storage;
   readonly offset: number;
@@ -48,9 +48,10 @@ export interface Backend {
   alloc(sizeBytes: number): Storage;
   /** Returns the buffer to the pool. */
   free(storage: Storage): void;
+  /** bf16 and f16 as raw bits (Uint16Array), q8 and q4 as the bytes of their blocks (Uint8Array). */
   write(target: BufferRef, dtype: DType, data: TypedArray | readonly number[]): void;
-  /** Copies `count` elements into a fresh host array (f32: Float32Array, i32: Int32Array, 16-bit: Uint16Array). */
-  read(source: BufferRef, dtype: DType, count: number): Promise<Float32Array | Int32Array | Uint16Array>;
+  /** Copies `count` elements into a fresh host array of the same forms. */
+  read(source: BufferRef, dtype: DType, count: number): Promise<HostArray>;
   readonly memory: MemoryStats;
   resetPeak(): void;
 }

@@ -2,8 +2,8 @@
  * What the native and the WebAssembly device share: buffers as ranges of one arena, a pool of size classes, and the
  * passing of arguments by the order of kernels.ts. The hosts only move bytes and run kernels by index.
  */
-import { BYTES_PER_ELEMENT, type DType, hostArray, type TypedArray } from '../base/dtype.ts';
-import { DTypeError, StateError, UnsupportedError } from '../base/errors.ts';
+import { type DType, hostArray, LAYOUTS, rawStorage, type TypedArray } from '../base/dtype.ts';
+import { StateError, UnsupportedError } from '../base/errors.ts';
 import type { Backend, BufferRef, Kernels, MemoryStats, Storage } from './backend.ts';
 import { KERNELS } from './kernels.ts';
 
@@ -173,20 +173,18 @@ function bindKernels(host: CpuHost, pool: CpuPool): Partial<Kernels> {
 function encode(dtype: DType, data: TypedArray | readonly number[]): TypedArray {
   if (dtype === 'f32') return data instanceof Float32Array ? data : Float32Array.from(data);
   if (dtype === 'i32') return data instanceof Int32Array ? data : Int32Array.from(data);
-  if (data instanceof Uint16Array) return data;
-  throw new DTypeError(`write: expected raw ${dtype} bits as Uint16Array. Convert with narrow().`);
+  return rawStorage(dtype, data);
 }
 
 /** A Backend over a host. Throws UnsupportedError when the host was built from other kernel definitions. */
 export function cpuBackend(host: CpuHost): Backend {
   const pool = new CpuPool(host);
-  const transfer = (op: string, ref: BufferRef, dtype: DType, count: number): number => {
-    const bytes = BYTES_PER_ELEMENT[dtype];
-    const start = pool.locate(op, ref, bytes);
-    const { byteOffset, sizeBytes } = ref.storage as CpuStorage;
-    if (start + count * bytes > byteOffset + sizeBytes) {
+  const transfer = (op: string, ref: BufferRef, dtype: DType, data: TypedArray): number => {
+    const start = pool.locate(op, ref, LAYOUTS[dtype].block > 1 ? 2 : LAYOUTS[dtype].bytes);
+    const room = ref.storage.sizeBytes + (ref.storage as CpuStorage).byteOffset - start;
+    if (data.byteLength > room) {
       throw new StateError(
-        `${op}: expected at most ${(byteOffset + sizeBytes - start) / bytes} elements from there on, got ${count}.`,
+        `${op}: expected at most ${room} bytes from there on, got ${data.byteLength} of ${dtype}.`,
       );
     }
     return start;
@@ -198,12 +196,12 @@ export function cpuBackend(host: CpuHost): Backend {
     alloc: (sizeBytes) => pool.alloc(sizeBytes),
     free: (storage) => pool.free(storage),
     write(target, dtype, data) {
-      host.write(transfer('write', target, dtype, data.length), encode(dtype, data));
+      const elements = encode(dtype, data);
+      host.write(transfer('write', target, dtype, elements), elements);
     },
     async read(source, dtype, count) {
-      const start = transfer('read', source, dtype, count);
       const out = hostArray(dtype, count);
-      host.read(start, out);
+      host.read(transfer('read', source, dtype, out), out);
       return out;
     },
     get memory() {

@@ -1,8 +1,8 @@
 /**
  * The kernel contract: every kernel's name, and its operands in the order in which the C ABI receives them.
  *
- * Operand kinds: `in`/`out`/`io` are float32 buffers, `ids`/`idsOut` int32 buffers, `bits`/`bitsOut` raw 16-bit
- * buffers (bf16, f16); a trailing `?` means that null may be passed; `int` and `num` are plain numbers
+ * Operand kinds: `in`/`out`/`io` are float32 buffers, `ids`/`idsOut` int32 buffers, `bits`/`bitsOut` raw storage
+ * in units of 16 bits (bf16, f16, and the blocks of q8 and q4); a trailing `?` means that null may be passed; `int` and `num` are plain numbers
  * (booleans are ints 0/1). All buffers are contiguous, row-major, and start at `offset` elements.
  * `out` buffers are overwritten and need no clearing. Unless a comment says otherwise, outputs may not alias inputs.
  *
@@ -40,8 +40,8 @@ export type UnaryOp = (typeof UNARY)[number];
 export const BINARY = ['add', 'sub', 'mul', 'div', 'max', 'min'] as const;
 export type BinaryOp = (typeof BINARY)[number];
 
-/** Formats of `widen` and `narrow`. */
-export const NARROW = ['bf16', 'f16'] as const;
+/** Storage formats of weights, as `format` counts them. q8 and q4 are rows of blocks of 32 (base/blocks.ts). */
+export const NARROW = ['bf16', 'f16', 'q8', 'q4'] as const;
 
 export const KERNELS = {
   // The family elementwise.
@@ -144,10 +144,6 @@ export const KERNELS = {
   gatherRows: { table: 'in', ids: 'ids', y: 'out', count: 'int', rows: 'int', d: 'int' },
   /** table (rows, d)[ids] += x (count, d), in the order of ids. */
   scatterAddRows: { x: 'in', ids: 'ids', table: 'io', count: 'int', rows: 'int', d: 'int' },
-  /** float32 <- 16-bit; `format` indexes NARROW. */
-  widen: { x: 'bits', y: 'out', format: 'int', count: 'int' },
-  /** 16-bit <- float32, round to nearest even. */
-  narrow: { x: 'in', y: 'bitsOut', format: 'int', count: 'int' },
 
   // The family matmul.
   /** c (m, n) = op(a) op(b) + bias (n), added to c if accumulate; a is stored (m, k), or (k, m) if transA; b is (k, n), or
@@ -167,6 +163,35 @@ export const KERNELS = {
     strideB: 'int',
     strideC: 'int',
     accumulate: 'int',
+  }, // prettier-ignore
+
+  // The family narrow. `format` indexes NARROW; every widened value is exact in float32.
+  /** float32 <- narrow; count is a multiple of 32 for q8 and q4. */
+  widen: { x: 'bits', y: 'out', format: 'int', count: 'int' },
+  /** 16-bit <- float32, round to nearest even; `format` is bf16 or f16. */
+  narrow: { x: 'in', y: 'bitsOut', format: 'int', count: 'int' },
+  /** c (m, n) = a (m, k) w[row .. row + n]^T + bias (n); w is stored (rows, k), k a multiple of 32 for q8 and q4. The same bits
+   *  as `matmul` with transB on the widened rows: float32 activations and sums, whatever the format. */
+  linearNarrow: {
+    a: 'in',
+    w: 'bits',
+    c: 'out',
+    bias: 'in?',
+    m: 'int',
+    n: 'int',
+    k: 'int',
+    format: 'int',
+    row: 'int',
+  }, // prettier-ignore
+  /** y (count, d) = the widened rows table (rows, d)[ids]; ids are in range (checked before). */
+  gatherRowsNarrow: {
+    table: 'bits',
+    ids: 'ids',
+    y: 'out',
+    count: 'int',
+    rows: 'int',
+    d: 'int',
+    format: 'int',
   }, // prettier-ignore
 
   // The family norm.

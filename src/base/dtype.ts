@@ -1,20 +1,58 @@
 /**
- * Element types. Compute is f32 and i32; bf16 and f16 are storage formats,
- * converted on the way in and out (round to nearest even).
+ * Element types. Compute is f32 and i32; the narrow ones are storage formats: bf16 and f16 are single elements, converted
+ * on the way in and out (round to nearest even), q8 and q4 rows of blocks of 32 (blocks.ts).
  */
 import { DTypeError } from './errors.ts';
 
-export type DType = 'f32' | 'i32' | 'bf16' | 'f16';
-export type TypedArray = Float32Array | Float64Array | Int32Array | Uint16Array;
+/** Storage formats of weights. */
+export type NarrowDType = 'bf16' | 'f16' | 'q8' | 'q4';
+export type DType = 'f32' | 'i32' | NarrowDType;
+export type TypedArray = Float32Array | Float64Array | Int32Array | Uint16Array | Uint8Array;
+/** What reading back gives: f32 and i32 as numbers, bf16 and f16 as raw bits, q8 and q4 as the bytes of their blocks. */
+export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array;
 
-export const BYTES_PER_ELEMENT: Record<DType, number> = { f32: 4, i32: 4, bf16: 2, f16: 2 };
+/** Elements and bytes of the smallest piece that stands for itself. Rows (the last axis) are whole pieces. */
+export const LAYOUTS: Readonly<Record<DType, { readonly block: number; readonly bytes: number }>> = {
+  f32: { block: 1, bytes: 4 },
+  i32: { block: 1, bytes: 4 },
+  bf16: { block: 1, bytes: 2 },
+  f16: { block: 1, bytes: 2 },
+  q8: { block: 32, bytes: 34 },
+  q4: { block: 32, bytes: 18 },
+};
 
-/** A zeroed host array that holds `count` elements of `dtype` (bf16 and f16 as raw bits). */
-export function hostArray(dtype: DType, count: number): Float32Array | Int32Array | Uint16Array {
+/** Bytes of `count` elements. Throws DTypeError where they are no whole blocks. */
+export function storageBytes(dtype: DType, count: number): number {
+  const { block, bytes } = LAYOUTS[dtype];
+  if (count % block !== 0) {
+    throw new DTypeError(
+      `storageBytes: expected a multiple of ${block} elements for ${dtype}, got ${count}. Use f16 for such rows.`,
+    );
+  }
+  return (count / block) * bytes;
+}
+
+/** A zeroed host array that holds `count` elements of `dtype`, in the form of HostArray. */
+export function hostArray(dtype: DType, count: number): HostArray {
   if (dtype === 'f32') return new Float32Array(count);
   if (dtype === 'i32') return new Int32Array(count);
   if (dtype === 'bf16' || dtype === 'f16') return new Uint16Array(count);
-  throw new DTypeError(`hostArray: expected f32, i32, bf16 or f16, got ${String(dtype)}.`);
+  if (dtype === 'q8' || dtype === 'q4') return new Uint8Array(storageBytes(dtype, count));
+  throw new DTypeError(`hostArray: expected f32, i32, bf16, f16, q8 or q4, got ${String(dtype)}.`);
+}
+
+/** Checks raw storage of a narrow type: Uint16Array for bf16 and f16, Uint8Array of whole blocks for q8 and q4. */
+export function rawStorage(
+  dtype: NarrowDType,
+  data: TypedArray | readonly number[],
+): Uint16Array | Uint8Array {
+  const { block, bytes } = LAYOUTS[dtype];
+  if (block === 1 && data instanceof Uint16Array) return data;
+  if (block > 1 && data instanceof Uint8Array && data.length % bytes === 0) return data;
+  const form = block === 1 ? 'raw bits as Uint16Array' : `whole blocks of ${bytes} bytes as Uint8Array`;
+  const got = `${data.constructor.name} of ${data.length}`;
+  const convert = block === 1 ? 'narrow()' : 'encodeBlocks()';
+  throw new DTypeError(`write: expected ${form} for ${dtype}, got ${got}. Convert with ${convert}.`);
 }
 
 const scratchF32 = new Float32Array(1);

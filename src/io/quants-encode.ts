@@ -1,8 +1,9 @@
 /**
- * Float32 rows to the element types of GGUF that are written. Q8_0 and Q4_0 round as ggml's reference code does, in
- * float32 at every step, so the bytes are the same (layouts: quants.ts).
+ * Float32 rows to the element types of GGUF that are written. Q8_0 and Q4_0 round as ggml's reference code does, so the
+ * bytes are the same (base/blocks.ts).
  */
-import { f32ToF16, narrow } from '../base/dtype.ts';
+import { encodeBlocks } from '../base/blocks.ts';
+import { narrow } from '../base/dtype.ts';
 import { FormatError } from '../base/errors.ts';
 
 export type WrittenType = 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0';
@@ -20,7 +21,7 @@ export const WRITTEN_TYPES: Readonly<
 
 /** Whole blocks to bytes. FormatError for values the type cannot hold; `what` names the tensor. */
 export function encodeValues(values: Float32Array, type: WrittenType, what: string): Uint8Array {
-  const { block, bytes, limit } = WRITTEN_TYPES[type];
+  const { limit } = WRITTEN_TYPES[type];
   const at = values.findIndex((x) => !(Math.abs(x) <= limit));
   if (at >= 0) {
     throw new FormatError(
@@ -31,47 +32,5 @@ export function encodeValues(values: Float32Array, type: WrittenType, what: stri
   if (type === 'F16' || type === 'BF16') {
     return new Uint8Array(narrow(values, type === 'F16' ? 'f16' : 'bf16').buffer);
   }
-  const out = new Uint8Array((values.length / block) * bytes);
-  const encode = type === 'Q8_0' ? encodeQ8 : encodeQ4;
-  for (let from = 0, to = 0; from < values.length; from += block, to += bytes) encode(values, from, out, to);
-  return out;
-}
-
-/** Scales below the smallest normal inverse would turn zero into NaN; they are zero as float16 anyway. */
-function inverse(d: number): number {
-  const id = d === 0 ? 0 : Math.fround(1 / d);
-  return Number.isFinite(id) ? id : 0;
-}
-
-function putScale(out: Uint8Array, to: number, d: number): void {
-  const bits = f32ToF16(d);
-  out[to] = bits & 255;
-  out[to + 1] = bits >> 8;
-}
-
-/** d = max |x| / 127; q = x / d, halves away from zero. */
-function encodeQ8(values: Float32Array, from: number, out: Uint8Array, to: number): void {
-  let top = 0;
-  for (let i = 0; i < 32; i++) top = Math.max(top, Math.abs(values[from + i]!));
-  const d = Math.fround(top / 127);
-  const id = inverse(d);
-  putScale(out, to, d);
-  for (let i = 0; i < 32; i++) {
-    const x = Math.fround(values[from + i]! * id);
-    out[to + 2 + i] = Math.sign(x) * Math.floor(Math.abs(x) + 0.5);
-  }
-}
-
-/** d = -x / 8 for the x of largest magnitude, the first of them, which becomes level 0; q = x / d + 8.5 cut to 0..15. */
-function encodeQ4(values: Float32Array, from: number, out: Uint8Array, to: number): void {
-  let top = 0;
-  for (let i = 0; i < 32; i++) {
-    if (Math.abs(values[from + i]!) > Math.abs(top)) top = values[from + i]!;
-  }
-  const d = top / -8;
-  const id = inverse(d);
-  putScale(out, to, d);
-  const level = (i: number): number =>
-    Math.min(15, Math.trunc(Math.fround(Math.fround(values[from + i]! * id) + 8.5)));
-  for (let i = 0; i < 16; i++) out[to + 2 + i] = level(i) | (level(i + 16) << 4);
+  return encodeBlocks(values, type === 'Q8_0' ? 'q8' : 'q4');
 }

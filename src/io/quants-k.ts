@@ -2,12 +2,7 @@
  * The K-quants of ggml: 256 elements in parts of 16 or 32, whose scales (and minima) are small integers times one
  * float16 of the block. Layouts in bytes, `lo` and `hi` being the halves of a byte. Source: ggml-common.h.
  */
-import { f16ToF32 } from '../base/dtype.ts';
-
-/** The float16 at byte `at`. */
-export function half(bytes: Uint8Array, at: number): number {
-  return f16ToF32(bytes[at]! | (bytes[at + 1]! << 8));
-}
+import { half } from '../base/blocks.ts';
 
 /**
  * | s:16 | q:64 | d:2 | m:2 |, 16 parts of 16: lo of s[p] is the scale, hi the minimum of part p;  y = d lo q - m hi

@@ -4,8 +4,9 @@
  * Products and sums are taken in double precision and rounded once, which gives the bits of ggml's float32 code: a
  * float16 times the small integers of a block is exact in float32 already. Source of the layouts: ggml, ggml-common.h.
  */
+import { decodeQ4, decodeQ8, half } from '../base/blocks.ts';
 import { widen } from '../base/dtype.ts';
-import { dequantQ2K, dequantQ3K, dequantQ4K, dequantQ5K, dequantQ6K, half } from './quants-k.ts';
+import { dequantQ2K, dequantQ3K, dequantQ4K, dequantQ5K, dequantQ6K } from './quants-k.ts';
 
 /** Writes the elements of one block, which starts at byte `at`, to `out` from index `to`. */
 type Block = (bytes: Uint8Array, at: number, out: Float32Array, to: number) => void;
@@ -34,22 +35,6 @@ function blocks(name: string, block: number, bytes: number, read: Block): GgmlTy
 function aligned(bytes: Uint8Array): ArrayBufferLike {
   return bytes.byteLength === bytes.buffer.byteLength ? bytes.buffer : bytes.slice().buffer;
 }
-
-/** | d:2 | q:32 int8 |  y = d q */
-const q8_0: Block = (bytes, at, out, to) => {
-  const d = half(bytes, at);
-  for (let i = 0; i < 32; i++) out[to + i] = d * ((bytes[at + 2 + i]! << 24) >> 24);
-};
-
-/** | d:2 | q:16 |  lo of byte i is element i, hi element i + 16;  y = d (q - 8) */
-const q4_0: Block = (bytes, at, out, to) => {
-  const d = half(bytes, at);
-  for (let i = 0; i < 16; i++) {
-    const q = bytes[at + 2 + i]!;
-    out[to + i] = d * ((q & 15) - 8);
-    out[to + i + 16] = d * ((q >> 4) - 8);
-  }
-};
 
 /** | d:2 | m:2 | q:16 |  nibbles as in Q4_0;  y = d q + m */
 const q4_1: Block = (bytes, at, out, to) => {
@@ -111,11 +96,11 @@ export const GGML_TYPES: ReadonlyMap<number, GgmlType> = new Map<number, GgmlTyp
       dequantise: (b, out) => widen(new Uint16Array(aligned(b)), 'f16', out),
     },
   ],
-  [2, blocks('Q4_0', 32, 18, q4_0)],
+  [2, blocks('Q4_0', 32, 18, decodeQ4)],
   [3, blocks('Q4_1', 32, 20, q4_1)],
   [6, blocks('Q5_0', 32, 22, q5_0)],
   [7, blocks('Q5_1', 32, 24, q5_1)],
-  [8, blocks('Q8_0', 32, 34, q8_0)],
+  [8, blocks('Q8_0', 32, 34, decodeQ8)],
   [10, blocks('Q2_K', 256, 84, dequantQ2K)],
   [11, blocks('Q3_K', 256, 110, dequantQ3K)],
   [12, blocks('Q4_K', 256, 144, dequantQ4K)],

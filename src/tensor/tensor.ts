@@ -4,7 +4,7 @@
  * to let go returns the buffer to the device's pool. `scope` (scope.ts) disposes handles in bulk.
  */
 import { type Backend, type BufferRef, currentDevice, type Storage } from '../backend/backend.ts';
-import { BYTES_PER_ELEMENT, type DType, type TypedArray } from '../base/dtype.ts';
+import { type DType, type HostArray, storageBytes, type TypedArray } from '../base/dtype.ts';
 import { DTypeError, ShapeError, StateError } from '../base/errors.ts';
 import type { Rng } from '../base/rng.ts';
 import { type Shape, showShape, sizeOf } from '../base/shape.ts';
@@ -95,7 +95,7 @@ export class Tensor implements BufferRef {
 
   /** An uninitialised tensor. */
   static empty(shape: Shape, dtype: DType = 'f32', device: Backend = currentDevice()): Tensor {
-    return new Tensor(new Block(device, sizeOf(shape) * BYTES_PER_ELEMENT[dtype]), shape, dtype);
+    return new Tensor(new Block(device, storageBytes(dtype, sizeOf(shape))), shape, dtype);
   }
 
   /** Copies host data. The dtype follows the array: Int32Array makes i32, everything else f32 unless said. */
@@ -172,7 +172,7 @@ export class Tensor implements BufferRef {
   }
 
   get sizeBytes(): number {
-    return this.size * BYTES_PER_ELEMENT[this.dtype];
+    return storageBytes(this.dtype, this.size);
   }
 
   /** True when a gradient can flow into or through this tensor. */
@@ -220,8 +220,8 @@ export class Tensor implements BufferRef {
     if (this.host) this.host = Int32Array.from(data);
   }
 
-  /** Copies the values to the host, row-major: f32 as Float32Array, i32 as Int32Array, bf16/f16 as raw bits. */
-  async data(): Promise<Float32Array | Int32Array | Uint16Array> {
+  /** Copies the values to the host, row-major: f32 as Float32Array, i32 as Int32Array, the others raw. */
+  async data(): Promise<HostArray> {
     return this.device.read(this, this.dtype, this.size);
   }
 

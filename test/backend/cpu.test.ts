@@ -7,7 +7,9 @@ import type { Backend, BufferRef } from '../../src/backend/backend.ts';
 import { type CpuHost, cpuBackend, sizeClass } from '../../src/backend/cpu.ts';
 import { KERNELS } from '../../src/backend/kernels.ts';
 import { isaVariants, openNative, openWasmFile } from '../../src/backend/native.ts';
+import { createReference } from '../../src/backend/reference/index.ts';
 import { openWasm } from '../../src/backend/wasm.ts';
+import { storageBytes } from '../../src/base/dtype.ts';
 import { ConfigError, DTypeError, StateError, UnsupportedError } from '../../src/base/errors.ts';
 import { Rng } from '../../src/base/rng.ts';
 
@@ -97,14 +99,39 @@ describe.each<[string, () => Backend]>([
     );
     expect(() => fill({ y: { ...live, offset: 17 }, value: 1, count: 1 })).toThrow(/offset/);
     expect(() => fill({ y: { ...live, offset: -1 }, value: 1, count: 1 })).toThrow(/offset/);
-    expect(() => device.write({ ...live, offset: 8 }, 'f32', new Float32Array(9))).toThrow(/at most 8/);
-    await expect(device.read(live, 'f32', 17)).rejects.toThrow(/at most 16/);
+    expect(() => device.write({ ...live, offset: 8 }, 'f32', new Float32Array(9))).toThrow(
+      /at most 32 bytes/,
+    );
+    await expect(device.read(live, 'f32', 17)).rejects.toThrow(/at most 64 bytes/);
     expect(() => device.write(live, 'f16', Float32Array.of(1))).toThrow(DTypeError);
     // What a caller without types could pass:
     const loose = fill as unknown as (args: Record<string, unknown>) => void;
     expect(() => loose({ y: null, value: 1, count: 1 })).toThrow(/expected y to be a buffer, got null/);
     expect(() => loose({ y: live, value: live, count: 1 })).toThrow(/expected value to be a number/);
     expect(() => loose({ y: live, value: 1 })).toThrow(/expected count to be a number, got undefined/);
+  });
+});
+
+describe.each<[string, () => Backend]>([
+  ['native', openNative],
+  ['wasm', openWasmFile],
+  ['reference', createReference],
+])('narrow storage on %s', (_, open) => {
+  it('comes back byte for byte, and only whole blocks go in', async () => {
+    const device = open();
+    const blocks = Uint8Array.from({ length: 6 * 34 }, (_, i) => 7 * i);
+    for (const dtype of ['q8', 'q4'] as const) {
+      const bytes = blocks.subarray(0, storageBytes(dtype, 192));
+      const ref = { storage: device.alloc(bytes.length), offset: 0 };
+      device.write(ref, dtype, bytes);
+      expect(await device.read(ref, dtype, 192)).toEqual(bytes.slice());
+      expect(() => device.write(ref, dtype, bytes.subarray(1))).toThrow(DTypeError);
+      expect(() => device.write(ref, dtype, new Float32Array(32))).toThrow(/Uint8Array for q/);
+      await expect(device.read(ref, dtype, 33)).rejects.toThrow(DTypeError);
+    }
+    const halves = { storage: device.alloc(64), offset: 0 };
+    device.write(halves, 'bf16', Uint16Array.of(1, 0xffff, 3));
+    expect(await device.read({ ...halves, offset: 1 }, 'bf16', 2)).toEqual(Uint16Array.of(0xffff, 3));
   });
 });
 

@@ -1,7 +1,18 @@
 /** Narrow formats: every bit pattern there is, and rounding against the definition. */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16, narrow, widen } from '../../src/base/dtype.ts';
+import {
+  bf16ToF32,
+  f16ToF32,
+  f32ToBf16,
+  f32ToF16,
+  hostArray,
+  narrow,
+  rawStorage,
+  storageBytes,
+  widen,
+} from '../../src/base/dtype.ts';
+import { DTypeError } from '../../src/base/errors.ts';
 
 const FORMATS = [
   { name: 'bf16', toF32: bf16ToF32, toBits: f32ToBf16, exponentBits: 8, mantissaBits: 7 },
@@ -72,3 +83,16 @@ for (const { name, toF32, toBits, exponentBits, mantissaBits } of FORMATS) {
     );
   });
 }
+
+test('storage of every type: bytes, host arrays, whole blocks only', () => {
+  const sizes = { f32: 256, i32: 256, bf16: 128, f16: 128, q8: 68, q4: 36 } as const;
+  for (const [dtype, bytes] of Object.entries(sizes) as [keyof typeof sizes, number][]) {
+    expect(storageBytes(dtype, 64)).toBe(bytes);
+    expect(hostArray(dtype, 64).byteLength).toBe(bytes);
+    expect(storageBytes(dtype, 0)).toBe(0);
+  }
+  expect(() => storageBytes('q8', 33)).toThrow(DTypeError);
+  expect(rawStorage('q4', new Uint8Array(36))).toHaveLength(36);
+  expect(() => rawStorage('q4', new Uint8Array(34))).toThrow('whole blocks of 18 bytes');
+  expect(() => rawStorage('f16', new Float32Array(2))).toThrow('raw bits as Uint16Array');
+});

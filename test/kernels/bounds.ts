@@ -25,6 +25,7 @@ import {
   ULPS,
   ZERO,
 } from './ball.ts'; // prettier-ignore
+import { widened } from './cases/narrow.ts';
 import { type Case, type Floats, magnitude, type Operands, type Result } from './harness.ts';
 import { scanBound, scanGradBound } from './scan-bounds.ts';
 
@@ -134,6 +135,20 @@ const TWINS: Twins = {
       estimates.v!.push(v);
     }
     return estimates;
+  },
+
+  linearNarrow(o) {
+    const w = widened(o.format, o.w);
+    const c: Estimate = [];
+    for (let i = 0; i < o.m * o.n; i++) {
+      const [row, column] = [Math.floor(i / o.n), i % o.n];
+      const terms = o.bias ? [at(o.bias, column)] : [];
+      for (let p = 0; p < o.k; p++) {
+        terms.push(mul(at(o.a, row * o.k + p), at(w, (o.row + column) * o.k + p)));
+      }
+      c.push(sum(terms));
+    }
+    return { c };
   },
 
   norm(o) {

@@ -4,6 +4,7 @@ import { copy } from './cases/copy.ts';
 import { elementwise } from './cases/elementwise.ts';
 import { loss } from './cases/loss.ts';
 import { matmul } from './cases/matmul.ts';
+import { narrow } from './cases/narrow.ts';
 import { norm } from './cases/norm.ts';
 import { reduce } from './cases/reduce.ts';
 import { scan } from './cases/scan.ts';
@@ -14,6 +15,7 @@ export const TABLE: readonly Case[] = [
   ...reduce,
   ...copy,
   ...matmul,
+  ...narrow,
   ...norm,
   ...conv,
   ...scan,

@@ -1,8 +1,6 @@
-/** Kernels that move elements: strided copies, table rows, conversion to and from 16-bit formats. */
-import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from '../../base/dtype.ts';
+/** Kernels that move elements: strided copies, table rows. */
 import type { Kernels } from '../backend.ts';
-import { NARROW } from '../kernels.ts';
-import { bits, ids, input, output, words } from './storage.ts';
+import { ids, input, output, words } from './storage.ts';
 
 type Six = readonly [number, number, number, number, number, number];
 
@@ -56,19 +54,5 @@ export const copy = {
     for (let i = 0; i < count; i++) {
       for (let j = 0; j < d; j++) table[row[i]! * d + j]! += x[i * d + j]!;
     }
-  },
-
-  widen({ format, count, ...refs }) {
-    const x = bits(refs.x);
-    const y = output(refs.y);
-    const convert = NARROW[format] === 'bf16' ? bf16ToF32 : f16ToF32;
-    for (let i = 0; i < count; i++) y[i] = convert(x[i]!);
-  },
-
-  narrow({ format, count, ...refs }) {
-    const x = input(refs.x);
-    const y = bits(refs.y);
-    const convert = NARROW[format] === 'bf16' ? f32ToBf16 : f32ToF16;
-    for (let i = 0; i < count; i++) y[i] = convert(x[i]!);
   },
 } satisfies Partial<Kernels>;

@@ -2,18 +2,18 @@
  * The reference backend: every kernel as plain loops with float64 sums, beside which the paper can be read. It is
  * what all other backends are tested against, and it runs wherever JavaScript runs. It is slow.
  */
-import type { DType, TypedArray } from '../../base/dtype.ts';
-import { DTypeError } from '../../base/errors.ts';
+import { type DType, rawStorage, storageBytes, type TypedArray } from '../../base/dtype.ts';
 import type { Backend, BackendFactory, BufferRef, Kernels, MemoryStats, Storage } from '../backend.ts';
 import { conv } from './conv.ts';
 import { copy } from './copy.ts';
 import { elementwise } from './elementwise.ts';
 import { loss } from './loss.ts';
 import { matmul } from './matmul.ts';
+import { narrow } from './narrow.ts';
 import { norm } from './norm.ts';
 import { reduce } from './reduce.ts';
 import { scan } from './scan.ts';
-import { bits, HostStorage, hostStorage, ids, idsOutput, input, output } from './storage.ts';
+import { bits, bytes, HostStorage, hostStorage, ids, idsOutput, input, output } from './storage.ts';
 
 /** All of them: a missing kernel is a type error here. */
 const kernels: Kernels = {
@@ -21,6 +21,7 @@ const kernels: Kernels = {
   ...reduce,
   ...copy,
   ...matmul,
+  ...narrow,
   ...norm,
   ...conv,
   ...scan,
@@ -78,13 +79,14 @@ export function createReference(options: ReferenceOptions = {}): ReferenceBacken
     write(target: BufferRef, dtype: DType, data: TypedArray | readonly number[]): void {
       if (dtype === 'f32') output(target).set(data);
       else if (dtype === 'i32') idsOutput(target).set(data);
-      else if (data instanceof Uint16Array) bits(target).set(data);
-      else throw new DTypeError(`write: expected raw ${dtype} bits as Uint16Array. Convert with narrow().`);
+      else if (dtype === 'q8' || dtype === 'q4') bytes(target).set(rawStorage(dtype, data));
+      else bits(target).set(rawStorage(dtype, data));
     },
 
     async read(source: BufferRef, dtype: DType, count: number) {
       if (dtype === 'f32') return Float32Array.from(input(source).subarray(0, count));
       if (dtype === 'i32') return ids(source).slice(0, count);
+      if (dtype === 'q8' || dtype === 'q4') return bytes(source).slice(0, storageBytes(dtype, count));
       return bits(source).slice(0, count);
     },
 

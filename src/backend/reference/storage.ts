@@ -95,9 +95,15 @@ export function idsOutput(ref: BufferRef): Int32Array {
   return storage.ints.subarray(ref.offset);
 }
 
-/** A 16-bit operand. */
+/** An operand of narrow storage, in units of 16 bits. */
 export function bits(ref: BufferRef): Uint16Array {
   return hostStorage(ref).bits.subarray(ref.offset);
+}
+
+/** The same as bytes: what blocks consist of. */
+export function bytes(ref: BufferRef): Uint8Array {
+  const units = bits(ref);
+  return new Uint8Array(units.buffer, units.byteOffset, units.byteLength);
 }
 
 /** Source and target of a move of 4-byte elements, whose dtype the kernel does not know. */

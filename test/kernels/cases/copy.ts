@@ -1,5 +1,4 @@
-/** Cases of the kernels that move and convert elements. */
-import { NARROW } from '../../../src/backend/kernels.ts';
+/** Cases of the kernels that move elements. */
 import { type Case, out } from '../harness.ts';
 import { define } from './values.ts';
 
@@ -26,39 +25,6 @@ function named([d0, d1, d2, d3, d4, d5]: Six, [s0, s1, s2, s3, s4, s5]: Six) {
 const reach = (shape: Six, strides: Six) =>
   shape.reduce((end, extent, i) => end + Math.max(0, extent - 1) * strides[i]!, 1);
 const sizeOf = (shape: Six) => shape.reduce((product, extent) => product * extent, 1);
-
-/** Every pattern of 16 bits. */
-const ALL_BITS = Uint16Array.from({ length: 65536 }, (_, i) => i);
-
-/** Ties, halves of subnormals, the ends of the range, specials. */
-const NARROW_EDGES = [
-  0,
-  -0,
-  1,
-  1 + 2 ** -8,
-  1 + 3 * 2 ** -8,
-  1 + 2 ** -8 + 2 ** -20,
-  1 + 2 ** -11,
-  1 + 3 * 2 ** -11,
-  65504,
-  65519.99,
-  65520,
-  -65520,
-  1e30,
-  3.4e38,
-  3.39e38,
-  2 ** -14,
-  2 ** -15,
-  2 ** -24,
-  2 ** -25,
-  3 * 2 ** -25,
-  2 ** -26,
-  -(2 ** -24),
-  2 ** -126,
-  Number.POSITIVE_INFINITY,
-  Number.NEGATIVE_INFINITY,
-  Number.NaN,
-]; // prettier-ignore
 
 export const copy: Case[] = [
   ...LAYOUTS.flatMap(([name, shape, strides]) => [
@@ -102,22 +68,4 @@ export const copy: Case[] = [
       d: d!,
     })),
   ]), // prettier-ignore
-  ...NARROW.flatMap((name, format) => [
-    define('widen', `${name}: every pattern`, () => ({ x: ALL_BITS, y: out(65536), format, count: 65536 })),
-    ...[0, 1, 7, 8, 9, 33].flatMap((count) => [
-      define('widen', `${name}: ${count}`, (values) => {
-        return { x: Uint16Array.from(values.ids(count, 0x7c00)), y: out(count), format, count };
-      }),
-      define('narrow', `${name}: ${count}`, (values) => {
-        return { x: values.normal(count), y: out(count), format, count };
-      }),
-    ]),
-    define('narrow', `${name}: edges`, () => {
-      const x = Float32Array.from(NARROW_EDGES);
-      return { x, y: out(x.length), format, count: x.length };
-    }),
-    define('narrow', `${name}: all magnitudes`, (values) => {
-      return { x: values.logUniform(20_000, 1e-38, 3e38), y: out(20_000), format, count: 20_000 };
-    }),
-  ]),
 ];
