@@ -13,6 +13,7 @@ import { type ForwardOptions, LanguageModel } from '../../src/models/language-mo
 import type { State } from '../../src/models/state.ts';
 import { gatedMlpWidth } from '../../src/nn/layers.ts';
 import { crossEntropy, IGNORE_INDEX } from '../../src/ops/cross-entropy.ts';
+import { add, mul, slice } from '../../src/tensor/primitives.ts';
 import { keep, scope } from '../../src/tensor/scope.ts';
 import { backward, noGrad } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
@@ -117,6 +118,7 @@ export function checkModel(name: string, input: ModelConfigInput, backend: Backe
     let relative: number;
     const rng = new Rng(17);
     const ids = (length: number) => Array.from({ length }, () => rng.below(input.vocab_size));
+    const i32 = (list: readonly number[]) => Tensor.from(Int32Array.from(list), [1, list.length]);
 
     beforeAll(async () => {
       await useDevice(backend);
@@ -179,6 +181,93 @@ export function checkModel(name: string, input: ModelConfigInput, backend: Backe
       }
     });
 
+    /** Rows with padding on one side, up to two more than the longest; the ids under it are none of the vocabulary. */
+    const padded = (rows: readonly number[][], side: 'left' | 'right') => {
+      const l = LENGTH + 2;
+      const fill = (row: readonly number[], pad: (n: number) => number[]) =>
+        side === 'left' ? [...pad(l - row.length), ...row] : [...row, ...pad(l - row.length)];
+      return {
+        ids: rows.map((row) => fill(row, (n) => new Array<number>(n).fill(-7))),
+        attentionMask: rows.map((row) =>
+          fill(
+            row.map(() => 1),
+            (n) => new Array<number>(n).fill(0),
+          ),
+        ),
+        start: (row: number) => (side === 'left' ? l - rows[row]!.length : 0),
+        l,
+      };
+    };
+
+    it.each(['left', 'right'] as const)(
+      'rows padded on the %s equal the rows alone, from any state',
+      async (side) => {
+        const rows = [ids(4), ids(1), ids(LENGTH)];
+        const { attentionMask, start, l, ...batch } = padded(rows, side);
+        const before = noGrad(() => model.forward([ids(3), ids(3), ids(3)]));
+        for (const state of [undefined, before.state]) {
+          const options = { attentionMask, state, hiddenStates: true };
+          const out = noGrad(() => model.forward(batch.ids, options));
+          const last = noGrad(() => model.forward(batch.ids, { ...options, lastOnly: true }));
+          for (const [i, row] of rows.entries()) {
+            const own = state?.rows([i]);
+            const alone = noGrad(() => model.forward([row], { state: own, hiddenStates: true }));
+            const part = async (x: Tensor) =>
+              (await values(slice(x, 0, i, i + 1))).subarray(
+                start(i) * x.shape[2]!,
+                (start(i) + row.length) * x.shape[2]!,
+              );
+            const actual: Values = { logits: await part(out.logits) };
+            const expected: Values = { logits: await values(alone.logits) };
+            for (const [at, hidden] of alone.hidden.entries()) {
+              actual[`hidden ${at}`] = await part(out.hidden[at]!);
+              expected[`hidden ${at}`] = await values(hidden);
+            }
+            const v = last.logits.shape[2]!;
+            actual.last = (await values(last.logits)).subarray(i * v, (i + 1) * v);
+            expected.last = expected.logits!.subarray((row.length - 1) * v);
+            const end = out.state.rows([i]);
+            expectClose(
+              { ...actual, ...(await stateValues(end)) },
+              { ...expected, ...(await stateValues(alone.state)) },
+              relative,
+            );
+            expect(end.tokens).toEqual(alone.state.tokens);
+            for (const owner of [own, end, alone.state]) owner?.dispose();
+          }
+          expect(out.logits.shape[1]).toBe(l);
+          out.state.dispose();
+          last.state.dispose();
+        }
+        before.state.dispose();
+      },
+    );
+
+    it.each(['left', 'right'] as const)(
+      'gradients of rows padded on the %s are those of the rows alone',
+      async (side) => {
+        const rows = [ids(4), ids(2), ids(LENGTH)];
+        const goals = rows.map((row) => ids(row.length));
+        const total = rows.flat().length;
+        const { attentionMask, ids: batch, start, l } = padded(rows, side);
+        const targets = new Int32Array(rows.length * l).fill(1); // under the padding: not to count
+        for (const [i, row] of goals.entries()) targets.set(row, i * l + start(i));
+        const together = await gradients(model, () => {
+          const { state } = model.forward(rows.map(() => [1]));
+          return model.loss(batch, Tensor.from(targets, [rows.length, l]), { attentionMask, state }).loss;
+        });
+        const alone = await gradients(model, () =>
+          rows
+            .map((row, i) => {
+              const { state } = model.forward([[1]]);
+              return mul(model.loss([row], i32(goals[i]!), { state }).loss, row.length / total);
+            })
+            .reduce((a, b) => add(a, b)),
+        );
+        expectClose(together, alone, 3 * relative);
+      },
+    );
+
     it('packed documents equal separate ones', async () => {
       const documents = [ids(3), ids(1), ids(5)];
       const options: ForwardOptions = { sequenceIds: [documents.flatMap((doc, i) => doc.map(() => i + 4))] };
@@ -201,7 +290,6 @@ export function checkModel(name: string, input: ModelConfigInput, backend: Backe
       const targets = row.slice(1);
       return { first: row.slice(0, LENGTH), second: row.slice(LENGTH, -1), row: row.slice(0, -1), targets };
     };
-    const i32 = (list: readonly number[]) => Tensor.from(Int32Array.from(list), [1, list.length]);
 
     it('gradients flow through the state', async () => {
       const { first, second, row, targets } = halves();
