@@ -3,8 +3,8 @@ import { stat } from 'node:fs/promises';
 import { type DeviceName, useDevice } from './backend/backend.ts';
 import { FormatError, UnsupportedError } from './base/errors.ts';
 import { saveCheckpoint } from './io/checkpoint.node.ts';
+import { describeNonFinite, type NonFinite, reportNonFinite } from './io/non-finite.ts';
 import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
-import { describeNonFinite, type NonFinite, reportNonFinite } from './io/pretrained.ts';
 import { LanguageModel } from './models/language-model.ts';
 import { tokenizerFromFiles } from './text/tokenizer.ts';
 

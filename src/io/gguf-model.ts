@@ -6,6 +6,7 @@
 import { ConfigError, FormatError, UnsupportedError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
 import type { ByteSource } from '../base/source.ts';
+import { toFloats } from '../base/weight-types.ts';
 import { type ModelConfig, resolveConfig } from '../models/config.ts';
 import { type GgufFile, openGguf } from './gguf.ts';
 import { fromGgufName } from './gguf-names.ts';
@@ -13,6 +14,7 @@ import { tokenizerFromGguf } from './gguf-tokenizer.ts';
 import { toHuggingFaceConfig } from './hf-config.ts';
 import type { JsonObject } from './json.ts';
 import { checkTensors, EMBEDDINGS, expectedTensors, LM_HEAD } from './pretrained.ts';
+import { readFloats, type StoredWeight, type WeightPiece } from './weight-pieces.ts';
 
 export interface GgufModel {
   readonly path: string;
@@ -24,6 +26,7 @@ export interface GgufModel {
   /** What was left out or assumed. */
   readonly notes: readonly string[];
   tensor(name: string): Promise<Float32Array>;
+  weight(name: string): StoredWeight;
   close(): Promise<void>;
 }
 
@@ -56,6 +59,11 @@ async function open(file: GgufFile): Promise<GgufModel> {
   const config = readConfig(file, found, tokenizer.vocabSize);
   const expected = expectedTensors(config);
   checkTensors(expected, found, path);
+  const weight = (ours: string): StoredWeight => {
+    const theirs = names.get(ours) ?? ours;
+    const stored = file.weight(theirs);
+    return ours.endsWith('.A_log') ? logOf(stored, `${path}, tensor ${theirs}`) : stored;
+  };
   const texts = [...metadata].filter(([key, value]) => /^general\./.test(key) && typeof value === 'string');
   return {
     path,
@@ -65,25 +73,29 @@ async function open(file: GgufFile): Promise<GgufModel> {
     metadata: Object.fromEntries(texts) as Record<string, string>,
     tokenizer: tokenizer.files,
     notes: tokenizer.notes,
-    tensor: async (ours) => {
-      const values = await file.readAsF32(names.get(ours) ?? ours);
-      return ours.endsWith('.A_log') ? toLog(values, `${path}, tensor ${names.get(ours)}`) : values;
-    },
+    tensor: async (ours) => readFloats(weight(ours)),
+    weight,
     close: () => file.close(),
   };
 }
 
-/** A_log from A = -exp(A_log), in place. */
-function toLog(values: Float32Array, what: string): Float32Array {
-  for (let i = 0; i < values.length; i++) {
-    if (!(values[i]! < 0)) {
-      throw new FormatError(
-        `openGguf: expected A below zero, got ${values[i]} at element ${i} (${what}). The file is damaged.`,
-      );
-    }
-    values[i] = Math.log(-values[i]!);
-  }
-  return values;
+/** A_log from A = -exp(A_log). */
+function logOf({ dtype, size, pieces }: StoredWeight, what: string): StoredWeight {
+  const log = (a: number, element: number): number => {
+    if (a < 0) return Math.log(-a);
+    throw new FormatError(
+      `openGguf: expected A below zero, got ${a} at element ${element} (${what}). The file is damaged.`,
+    );
+  };
+  return {
+    dtype: 'f32',
+    size,
+    async *pieces(): AsyncGenerator<WeightPiece> {
+      for await (const { at, count, data } of pieces()) {
+        yield { at, count, data: toFloats(data, dtype).map((a, i) => log(a, at + i)) };
+      }
+    },
+  };
 }
 
 function readConfig(file: GgufFile, found: ReadonlyMap<string, Shape>, tokens: number | null): ModelConfig {

@@ -18,18 +18,12 @@ export {
   parseJson,
   parseJsonObject,
 } from './json.ts';
-export {
-  checkTensors,
-  describeNonFinite,
-  expectedTensors,
-  type NonFinite,
-  normaliseName,
-  normaliseNames,
-  reportNonFinite,
-} from './pretrained.ts';
+export { describeNonFinite, type NonFinite, reportNonFinite } from './non-finite.ts';
+export { checkTensors, expectedTensors, normaliseName, normaliseNames } from './pretrained.ts';
 export { openSafetensors } from './safetensors.ts';
 export { encodeSafetensors, safetensorsChunks, type TensorEntry } from './safetensors-write.ts';
 export { openSharded } from './shards.ts';
 export type { StoredArray, StoredDType, TensorFile, TensorInfo } from './tensor-file.ts';
 export { openTorchBin } from './torch-bin.ts';
+export type { StoredWeight, WeightPiece } from './weight-pieces.ts';
 export { openWeights } from './weights.ts';

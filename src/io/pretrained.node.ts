@@ -6,6 +6,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { FormatError, UnsupportedError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
+import { toFloats } from '../base/weight-types.ts';
 import type { ModelConfig } from '../models/config.ts';
 import { expectPath, FileError, fileSource, isPresent, readJson, readTextIfPresent } from './file.ts';
 import { openFolderSet } from './folder.node.ts';
@@ -16,6 +17,7 @@ import { CONFIG_FILE, GGUF, TOKENIZER_FILES, WEIGHTS_FILE, WEIGHTS_FILES } from 
 import { checkTensors, EMBEDDINGS, expectedTensors, LM_HEAD, normaliseNames } from './pretrained.ts';
 import { openSharded } from './shards.ts';
 import type { TensorFile } from './tensor-file.ts';
+import type { StoredWeight } from './weight-pieces.ts';
 import { openWeights } from './weights.ts';
 
 /** Formats one may find instead, named in the error. */
@@ -37,6 +39,8 @@ export interface Pretrained {
   readonly notes?: readonly string[];
   /** A fresh float32 array. */
   tensor(name: string): Promise<Float32Array>;
+  /** The same piece by piece, as it is stored where that is one of our types. */
+  weight(name: string): StoredWeight;
   close(): Promise<void>;
 }
 
@@ -103,10 +107,10 @@ export async function openModel(folder: string, weights: string | null): Promise
     }
     const expected = expectedTensors(config);
     checkTensors(expected, found, path);
-    const tensor = async (name: string): Promise<Float32Array> => file.readAsF32(names.get(name) ?? name);
+    const weight = (name: string): StoredWeight => file.weight(names.get(name) ?? name);
     const stored = (name: string) => file.tensors.get(names.get(name) ?? name);
     const isShared = stored(LM_HEAD) === stored(EMBEDDINGS);
-    if (config.tie_embeddings && names.has(LM_HEAD) && !isShared) await checkTied(tensor, path);
+    if (config.tie_embeddings && names.has(LM_HEAD) && !isShared) await checkTied(weight, path);
     return {
       path,
       config,
@@ -114,7 +118,8 @@ export async function openModel(folder: string, weights: string | null): Promise
       tensors: expected,
       metadata: file.metadata,
       tokenizer,
-      tensor,
+      tensor: async (name) => file.readAsF32(names.get(name) ?? name),
+      weight,
       close: () => file.close(),
     };
   } catch (error) {
@@ -153,11 +158,18 @@ export async function openTensorFile(path: string): Promise<TensorFile> {
 }
 
 /** Some programs store the shared tensor under both names; two different tensors are not tied. */
-async function checkTied(tensor: (name: string) => Promise<Float32Array>, path: string): Promise<void> {
-  const [embeddings, head] = [await tensor(EMBEDDINGS), await tensor(LM_HEAD)];
-  const at = head.findIndex((value, i) => !Object.is(value, embeddings[i]));
-  if (at < 0) return;
-  throw new FormatError(
-    `openPretrained: expected ${LM_HEAD} to equal ${EMBEDDINGS} in ${path} because the configuration ties them, got a difference at element ${at}. Set tie_word_embeddings to false if the head is its own.`,
-  );
+async function checkTied(weight: (name: string) => StoredWeight, path: string): Promise<void> {
+  const [embeddings, head] = [weight(EMBEDDINGS), weight(LM_HEAD)];
+  const others = head.pieces()[Symbol.asyncIterator]();
+  for await (const { at, data } of embeddings.pieces()) {
+    const next = await others.next();
+    if (next.done) return;
+    const values = toFloats(data, embeddings.dtype);
+    const other = toFloats(next.value.data, head.dtype);
+    const differs = values.findIndex((value, i) => !Object.is(value, other[i]));
+    if (differs < 0) continue;
+    throw new FormatError(
+      `openPretrained: expected ${LM_HEAD} to equal ${EMBEDDINGS} in ${path} because the configuration ties them, got a difference at element ${at + differs}. Set tie_word_embeddings to false if the head is its own.`,
+    );
+  }
 }

@@ -111,33 +111,3 @@ function fits(name: string, expected: Shape, got: Shape): boolean {
     sizeOf(got) === sizeOf(expected)
   );
 }
-
-/** Elements of a tensor that are not finite. */
-export interface NonFinite {
-  name: string;
-  nan: number;
-  infinite: number;
-  /** Flat index of the first. */
-  first: number;
-}
-
-/** Counts NaN and infinities; null if there are none. */
-export function reportNonFinite(name: string, values: Float32Array): NonFinite | null {
-  let [nan, infinite, first] = [0, 0, -1];
-  for (let i = 0; i < values.length; i++) {
-    if (Number.isFinite(values[i]!)) continue;
-    if (first < 0) first = i;
-    if (Number.isNaN(values[i]!)) nan++;
-    else infinite++;
-  }
-  return first < 0 ? null : { name, nan, infinite, first };
-}
-
-/** The reports in a sentence for an error or a warning. */
-export function describeNonFinite(reports: readonly NonFinite[]): string {
-  return listProblems(
-    reports.map(
-      ({ name, nan, infinite, first }) => `${name}: ${nan} NaN, ${infinite} infinite, first at ${first}`,
-    ),
-  );
-}

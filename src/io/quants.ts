@@ -32,7 +32,7 @@ function blocks(name: string, block: number, bytes: number, read: Block): GgmlTy
 }
 
 /** The bytes in a buffer of their own, where a typed array of wider elements may look at them. */
-function aligned(bytes: Uint8Array): ArrayBufferLike {
+export function aligned(bytes: Uint8Array): ArrayBufferLike {
   return bytes.byteLength === bytes.buffer.byteLength ? bytes.buffer : bytes.slice().buffer;
 }
 

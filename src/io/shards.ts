@@ -49,6 +49,7 @@ export async function openSharded(
       metadata,
       read: async (tensor) => find(tensor).read(tensor),
       readAsF32: async (tensor) => find(tensor).readAsF32(tensor),
+      weight: (tensor) => find(tensor).weight(tensor),
       close,
     };
   } catch (error) {

@@ -2,10 +2,11 @@
  * What every format of weights looks like from outside: named tensors that are read when asked for, in the type they are
  * stored in or as float32. The formats (safetensors, torch) only say where the bytes are.
  */
-import { widen } from '../base/dtype.ts';
 import { DTypeError, FormatError } from '../base/errors.ts';
 import { type Shape, sizeOf } from '../base/shape.ts';
 import type { ByteSource } from '../base/source.ts';
+import type { WeightDType } from '../base/weight-types.ts';
+import { pieceRanges, readFloats, type StoredWeight, type WeightPiece } from './weight-pieces.ts';
 
 export type StoredDType = 'F64' | 'F32' | 'F16' | 'BF16' | 'I64' | 'I32' | 'U8';
 /** F64 and I64 as float64, F16 and BF16 as raw bits. */
@@ -40,11 +41,10 @@ export interface TensorFile {
   read(tensor: string): Promise<StoredArray>;
   /** A fresh float32 copy: BF16 and F16 exactly, F64 rounded to nearest; DTypeError for integers. */
   readAsF32(tensor: string): Promise<Float32Array>;
+  /** F32, BF16 and F16 as stored, F64 as f32; DTypeError for integers. */
+  weight(tensor: string): StoredWeight;
   close(): Promise<void>;
 }
-
-/** Narrow tensors are widened in pieces of this size, so the peak is little above the result. */
-const PIECE_BYTES = 1 << 24;
 
 /** Reads `tensors`, which lie inside `source`. */
 export function tensorFile(
@@ -63,6 +63,28 @@ export function tensorFile(
     const elements = toElements(await source.read(start, end), dtype, `${source.name}, tensor ${tensor}`);
     return strides ? gather(elements, shape, strides) : elements;
   };
+  const weight = (tensor: string): StoredWeight => {
+    const info = find(tensor);
+    const { dtype, shape } = info;
+    if (dtype === 'I64' || dtype === 'I32' || dtype === 'U8') {
+      throw new DTypeError(
+        `readWeight: expected a floating point tensor, got ${dtype} for ${tensor} of ${source.name}. Use read().`,
+      );
+    }
+    const size = sizeOf(shape);
+    return {
+      dtype: WEIGHT_TYPES[dtype],
+      size,
+      async *pieces(): AsyncGenerator<WeightPiece> {
+        const whole = info.strides ? await read(tensor, info) : null;
+        for (const [at, count] of pieceRanges(size)) {
+          const values = whole?.subarray(at, at + count) ?? (await read(tensor, part(info, at, count)));
+          const data = values instanceof Float64Array ? Float32Array.from(values) : values;
+          yield { at, count, data };
+        }
+      },
+    };
+  };
   return {
     name: source.name,
     tensors,
@@ -70,31 +92,24 @@ export function tensorFile(
     read: async (tensor) => read(tensor, find(tensor)),
     readAsF32: async (tensor) => {
       const info = find(tensor);
-      const { dtype, shape, start, end } = info;
-      if (dtype === 'I64' || dtype === 'I32' || dtype === 'U8') {
-        throw new DTypeError(
-          `readAsF32: expected a floating point tensor, got ${dtype} for ${tensor} of ${source.name}. Use read().`,
-        );
-      }
-      if (dtype === 'F32') return (await read(tensor, info)) as Float32Array;
-      const out = new Float32Array(sizeOf(shape));
-      if (info.strides) {
-        widenInto(await read(tensor, info), dtype, out);
-        return out;
-      }
-      for (let from = start; from < end; from += PIECE_BYTES) {
-        const piece = toElements(await source.read(from, Math.min(end, from + PIECE_BYTES)), dtype, '');
-        widenInto(piece, dtype, out.subarray((from - start) / STORED_BYTES[dtype]));
-      }
-      return out;
+      return info.dtype === 'F32' ? ((await read(tensor, info)) as Float32Array) : readFloats(weight(tensor));
     },
+    weight,
     close: () => source.close(),
   };
 }
 
-function widenInto(values: StoredArray, dtype: StoredDType, out: Float32Array<ArrayBuffer>): void {
-  if (values instanceof Uint16Array) widen(values, dtype === 'BF16' ? 'bf16' : 'f16', out);
-  else out.set(values);
+const WEIGHT_TYPES: Readonly<Record<'F64' | 'F32' | 'BF16' | 'F16', WeightDType>> = {
+  F64: 'f32',
+  F32: 'f32',
+  BF16: 'bf16',
+  F16: 'f16',
+};
+
+/** Elements [at, at + count) of a tensor without strides. */
+function part({ dtype, start }: TensorInfo, at: number, count: number): TensorInfo {
+  const first = start + at * STORED_BYTES[dtype];
+  return { dtype, shape: [count], start: first, end: first + count * STORED_BYTES[dtype] };
 }
 
 /** The elements of a strided tensor in row-major order. `values` reaches from its first to its last element. */

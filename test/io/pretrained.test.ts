@@ -8,14 +8,9 @@ import { createReference } from '../../src/backend/reference/index.ts';
 import { memorySource } from '../../src/base/source.ts';
 import { readJson } from '../../src/io/file.ts';
 import { configFromJson } from '../../src/io/hf-config.ts';
+import { describeNonFinite, reportNonFinite } from '../../src/io/non-finite.ts';
 import { openPretrained, openTensorFile } from '../../src/io/pretrained.node.ts';
-import {
-  checkTensors,
-  describeNonFinite,
-  expectedTensors,
-  normaliseNames,
-  reportNonFinite,
-} from '../../src/io/pretrained.ts';
+import { checkTensors, expectedTensors, normaliseNames } from '../../src/io/pretrained.ts';
 import { openSafetensors } from '../../src/io/safetensors.ts';
 import { encodeSafetensors, type TensorEntry } from '../../src/io/safetensors-write.ts';
 import { resolveConfig } from '../../src/models/config.ts';
