@@ -2,80 +2,85 @@
 import { closeSync, fsyncSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
-import { MambaError } from '../base/errors.ts';
 import { fileError, readTextIfPresent } from './file.ts';
+import {
+  bodyOf,
+  DownloadError,
+  Dropped,
+  dropIfPassing,
+  type RequestOptions,
+  repeat,
+  request,
+} from './http.node.ts';
 
-/** The server or the network refused a download. `cause` is the underlying error, if there is one. */
-export class DownloadError extends MambaError {
-  readonly code = 'ERR_DOWNLOAD';
-}
-
-export interface DownloadOptions {
+export interface DownloadOptions extends RequestOptions {
   onProgress?: (progress: { doneBytes: number; totalBytes: number | null }) => void;
-  /** The pause before the first retry; it doubles each time. Default 500. */
-  retryDelayMs?: number;
-  /** Attempts in a row without new bytes before giving up. Default 5. */
-  maxAttempts?: number;
-  /** An attempt that receives nothing for this long is dropped. Default 60,000. */
-  stallMs?: number;
+  headers?: Readonly<Record<string, string>>;
+  /** Where the part that has arrived is kept. Default: the path with `.part` behind it. */
+  part?: string;
+  /**
+   * The exact size, for an address that stands for one content forever. Whatever is there of it is taken up without asking
+   * whether the file has changed, and a server that speaks of another size is refused. Default: unknown.
+   */
+  exactBytes?: number;
+  /** Sees the complete file before it gets its name. When it throws, the file is deleted. */
+  check?: (part: string) => Promise<void>;
+  /** The error for a status that ends the download. Default: a DownloadError that tells the status. */
+  refuse?: (response: Response) => Error;
 }
 
 /**
- * Fetches `url` into `path`. What has arrived stays in `path.part` when an attempt or the process ends, with the
- * server's ETag or date in `path.part.json`; the next attempt asks for the rest (Range, If-Range) and starts over if
- * the file has changed. Throws DownloadError for an unreachable server, a status such as 404, or too many
+ * Fetches `url` into `path`. What has arrived stays in the part when an attempt or the process ends, with the
+ * server's ETag or date in `part.json`; the next attempt asks for the rest (Range, If-Range) and starts over if
+ * the file has changed. Throws DownloadError for an unreachable server, a status such as 404, a wrong size, or too many
  * drops; FileError when the disk refuses.
  */
 export async function downloadFile(url: string, path: string, options: DownloadOptions = {}): Promise<void> {
-  const { retryDelayMs = 500, maxAttempts = 5 } = options;
-  const part = `${path}.part`;
-  let mostBytes = await sizeOf(part);
-  for (let failures = 0; ; ) {
-    try {
-      await attempt(url, part, options);
-      await rename(part, path);
-      await rm(`${part}.json`, { force: true });
-      return;
-    } catch (error) {
-      if (!(error instanceof Dropped)) throw fileError('download', `to write ${path}`, error);
-      const bytes = await sizeOf(part);
-      failures = bytes > mostBytes ? 1 : failures + 1;
-      mostBytes = Math.max(mostBytes, bytes);
-      if (failures >= maxAttempts) {
-        throw new DownloadError(
-          `download: expected all of ${url}, got ${error.message} after ${failures} attempts. ` +
-            'Check the network and run again; what has arrived is kept.',
-          { cause: error.cause },
-        );
-      }
-      await pause(retryDelayMs * 2 ** (failures - 1));
+  const { part = `${path}.part`, exactBytes } = options;
+  try {
+    await mkdir(dirname(part), { recursive: true });
+    const isComplete = exactBytes !== undefined && exactBytes > 0 && (await sizeOf(part)) === exactBytes;
+    if (!isComplete) {
+      await repeat(
+        `all of ${url}`,
+        options,
+        () => attempt(url, part, options),
+        () => sizeOf(part),
+      );
     }
+    await options.check?.(part).catch(async (error) => {
+      await rm(part, { force: true });
+      throw error;
+    });
+    await rename(part, path);
+    await rm(`${part}.json`, { force: true });
+  } catch (error) {
+    throw fileError('download', `to write ${path}`, error);
   }
 }
-
-/** An attempt that is worth repeating. */
-class Dropped extends Error {}
 
 /**
  * Writes synchronously: when a connection breaks, the stream forgets what nobody has read yet, so nothing may make the
  * reader wait.
  */
 async function attempt(url: string, part: string, options: DownloadOptions): Promise<void> {
-  const resume = await resumePoint(url, part);
-  const controller = new AbortController();
-  const timer = setTimeout(() => controller.abort(new Error('no answer')), options.stallMs ?? 60_000);
-  try {
-    const headers: Record<string, string> = { 'accept-encoding': 'identity' };
-    if (resume) Object.assign(headers, { range: `bytes=${resume.bytes}-`, 'if-range': resume.validator });
-    const response = await fetch(url, { headers, signal: controller.signal }).catch(dropped);
-    const { start, total } = await plan(response, url, part, resume?.bytes ?? 0);
-    if (start === 0) rememberValidator(url, part, response.headers);
+  const { exactBytes } = options;
+  const resume = await resumePoint(url, part, exactBytes);
+  const headers: Record<string, string> = { ...options.headers, 'accept-encoding': 'identity' };
+  if (resume) headers.range = `bytes=${resume.bytes}-`;
+  if (resume?.validator) headers['if-range'] = resume.validator;
+  await request(url, headers, options, async (response, alive) => {
+    const { start, total } = await plan(response, url, part, resume?.bytes ?? 0, options);
+    if (start === 0 && exactBytes === undefined) rememberValidator(url, part, response.headers);
     const file = openSync(part, start === 0 ? 'w' : 'a');
     try {
       let doneBytes = start;
       for await (const chunk of bodyOf(response)) {
-        timer.refresh();
+        alive();
+        if (exactBytes !== undefined && doneBytes + chunk.length > exactBytes) {
+          rmSync(part, { force: true });
+          throw wrongSize(url, exactBytes, 'more');
+        }
         for (let at = 0; at < chunk.length; ) at += writeSync(file, chunk, at);
         doneBytes += chunk.length;
         options.onProgress?.({ doneBytes, totalBytes: total });
@@ -85,9 +90,7 @@ async function attempt(url: string, part: string, options: DownloadOptions): Pro
     } finally {
       closeSync(file);
     }
-  } finally {
-    clearTimeout(timer);
-  }
+  });
 }
 
 /** Where the body starts in the file and how long the file will be; throws for every other answer. */
@@ -96,40 +99,39 @@ async function plan(
   url: string,
   part: string,
   have: number,
+  { exactBytes, refuse }: DownloadOptions,
 ): Promise<{ start: number; total: number | null }> {
-  const { status, headers } = response;
-  const length = headers.get('content-length');
-  if (status === 200) return { start: 0, total: length === null ? null : Number(length) };
-  const range = /^bytes (\d+)-\d+\/(\d+)$/.exec(headers.get('content-range') ?? '');
-  if (status === 206 && range && Number(range[1]) === have) return { start: have, total: Number(range[2]) };
+  const { status } = response;
+  const range = /^bytes (\d+)-\d+\/(\d+)$/.exec(response.headers.get('content-range') ?? '');
+  const isRest = status === 206 && range !== null && Number(range[1]) === have;
+  if (status === 200 || isRest) {
+    const told = isRest ? Number(range[2]) : contentLength(response.headers);
+    if (exactBytes === undefined || told === null || told === exactBytes)
+      return { start: isRest ? have : 0, total: exactBytes ?? told };
+    await response.body?.cancel();
+    throw wrongSize(url, exactBytes, String(told));
+  }
   await response.body?.cancel();
   if (status === 206 || status === 416) {
     await rm(part, { force: true }); // not what was asked for: start over
     throw new Dropped(`status ${status} for a range`);
   }
-  if (status >= 500 || status === 408 || status === 429) throw new Dropped(`status ${status}`);
+  dropIfPassing(response);
+  if (refuse) throw refuse(response);
   throw new DownloadError(`download: expected a file at ${url}, got status ${status}. Check the address.`);
 }
 
-async function* bodyOf(response: Response): AsyncGenerator<Uint8Array> {
-  if (response.body === null) return;
-  const reader = response.body.getReader();
-  try {
-    for (;;) {
-      const { done, value } = await reader.read().catch(dropped);
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    await reader.cancel().catch(() => {});
-  }
+/** Null where the body is encoded all the same: then the length is not the file's. */
+function contentLength(headers: Headers): number | null {
+  const length = headers.get('content-length');
+  const encoding = headers.get('content-encoding') ?? 'identity';
+  return length === null || encoding !== 'identity' ? null : Number(length);
 }
 
-/** fetch hides the reason in `cause`. */
-function dropped(error: unknown): never {
-  const { message, cause } = error as Error;
-  const reason = cause instanceof Error && cause.message !== '' ? cause.message : message;
-  throw new Dropped(reason, { cause: error });
+function wrongSize(url: string, expected: number, got: string): DownloadError {
+  return new DownloadError(
+    `download: expected ${expected} bytes at ${url}, got a server that sends ${got}. Try again later or use another mirror.`,
+  );
 }
 
 interface Validator {
@@ -137,11 +139,16 @@ interface Validator {
   validator: string;
 }
 
-async function resumePoint(url: string, part: string): Promise<{ bytes: number; validator: string } | null> {
-  await mkdir(dirname(part), { recursive: true });
-  const text = await readTextIfPresent(`${part}.json`);
+async function resumePoint(
+  url: string,
+  part: string,
+  exactBytes: number | undefined,
+): Promise<{ bytes: number; validator: string | null } | null> {
   const bytes = await sizeOf(part);
-  if (text === null || bytes === 0) return null;
+  if (bytes === 0) return null;
+  if (exactBytes !== undefined) return bytes < exactBytes ? { bytes, validator: null } : null;
+  const text = await readTextIfPresent(`${part}.json`);
+  if (text === null) return null;
   try {
     const known = JSON.parse(text) as Validator;
     return known.url === url ? { bytes, validator: known.validator } : null;
@@ -160,7 +167,8 @@ function rememberValidator(url: string, part: string, headers: Headers): void {
     writeFileSync(`${part}.json`, JSON.stringify({ url, validator } satisfies Validator));
 }
 
-async function sizeOf(path: string): Promise<number> {
+/** 0 if there is no such file. */
+export async function sizeOf(path: string): Promise<number> {
   return stat(path).then(
     (found) => found.size,
     () => 0,

@@ -7,8 +7,9 @@ import { createHash } from 'node:crypto';
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FormatError } from '../base/errors.ts';
-import { DownloadError, type DownloadOptions, downloadFile } from '../io/download.node.ts';
+import { type DownloadOptions, downloadFile } from '../io/download.node.ts';
 import { FileError, fileSource, writeFileAtomic } from '../io/file.ts';
+import { DownloadError, type RequestOptions } from '../io/http.node.ts';
 import { cacheFolder } from './corpus-cache.node.ts';
 import { readChunks } from './corpus-documents.node.ts';
 import type { CorpusFile } from './corpus-files.node.ts';
@@ -17,7 +18,7 @@ import { unzipEntry } from './unzip.node.ts';
 const URL = 'http://mattmahoney.net/dc/enwik8.zip';
 const ENTRY = 'enwik8';
 
-export interface Enwik8Options extends DownloadOptions {
+export interface Enwik8Options extends RequestOptions, Pick<DownloadOptions, 'onProgress'> {
   /** Where `enwik8` is kept. Default: `cacheFolder()`/enwik8. */
   folder?: string;
   /** Another address of the archive. Default: MAMBA_ENWIK8_URL, else the official one. */

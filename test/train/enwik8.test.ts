@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { FormatError } from '../../src/base/errors.ts';
 import { Rng } from '../../src/base/rng.ts';
-import { DownloadError } from '../../src/io/download.node.ts';
+import { DownloadError } from '../../src/io/http.node.ts';
 import { byteTokenizer } from '../../src/text/index.ts';
 import { openCorpus } from '../../src/train/corpus.node.ts';
 import { type Enwik8, type Enwik8Options, openEnwik8 } from '../../src/train/enwik8.node.ts';
