@@ -5,7 +5,7 @@
 import type { Command } from 'commander';
 
 export interface CliIo {
-  stdout: { write(text: string): unknown; isTTY?: boolean };
+  stdout: { write(text: string): unknown; isTTY?: boolean; columns?: number };
   stderr: { write(text: string): unknown; isTTY?: boolean };
   stdin: AsyncIterable<Uint8Array | string> & { isTTY?: boolean };
   /** Aborted by the first Ctrl-C (or SIGTERM) after this call, the second ends the program; without a call the first does. */
