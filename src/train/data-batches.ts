@@ -35,9 +35,9 @@ export type BatchPosition = {
   position: number[];
 };
 
-export interface BatchStream {
+export interface BatchStream<B = Batch> {
   /** The next batch; never ends. */
-  next(): Promise<Batch>;
+  next(): Promise<B>;
   state(): BatchPosition;
   /** Throws StateError if the position belongs to other data or options. */
   restore(state: BatchPosition): void;

@@ -10,7 +10,7 @@ import { scope } from '../tensor/scope.ts';
 import { noGrad } from '../tensor/tape.ts';
 import { evaluationStream, evaluationWindows, targetTextBytes } from './data-evaluation.ts';
 import { checkVocabulary, type TokenData } from './data-tokens.ts';
-import { batchTensors, countTargets } from './step.ts';
+import { batchTensors, countTargets } from './task-lm.ts';
 
 export interface EvaluateOptions {
   /** Tokens per window, default 1024. Longer windows see more context and give lower losses. */

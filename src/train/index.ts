@@ -31,7 +31,7 @@ export {
   type TrainResult,
   train,
 } from './loop.ts';
-export { formatMetrics, parseMetrics, type StepMetrics } from './metrics.ts';
+export { formatMetrics, type LmFigures, type LmScores, parseMetrics, type StepMetrics } from './metrics.ts';
 export {
   formatCount,
   formatDuration,
@@ -51,7 +51,9 @@ export {
   type ScheduleKind,
   shapeAt,
 } from './schedule.ts';
-export { type StepOptions, type StepOutcome, trainStep } from './step.ts';
+export { type Loss, type StepOptions, type StepOutcome, trainStep } from './step.ts';
+export type { Figures, LossOptions, Task } from './task.ts';
+export { type LmTask, languageModelling } from './task-lm.ts';
 export type { TrainLmEvent } from './train-lm-events.ts';
 export { type LmSettings, modelInput, PRESETS, type Preset, SAMPLINGS } from './train-lm-options.ts';
 export { trainLmProgress } from './train-lm-progress.ts';

@@ -4,14 +4,13 @@
  * from one equals the run that never stopped, bit for bit.
  */
 import { ConfigError, MambaError } from '../base/errors.ts';
-import type { LanguageModel } from '../models/language-model.ts';
 import type { State } from '../models/state.ts';
 import type { AdamW } from './adamw.ts';
-import type { Batch, BatchPosition, BatchStream } from './data-batches.ts';
-import type { Evaluation } from './evaluate.ts';
-import type { StepMetrics } from './metrics.ts';
+import type { BatchPosition, BatchStream } from './data-batches.ts';
+import type { LmFigures, LmScores, StepMetrics } from './metrics.ts';
 import { rateAtProgress, rateAtStep, type Schedule } from './schedule.ts';
 import { batchLoss, trainStep } from './step.ts';
+import type { Figures, Task } from './task.ts';
 
 /** The loss or the gradient is no longer finite; nothing was saved after it. */
 export class DivergenceError extends MambaError {
@@ -34,17 +33,17 @@ export interface LoopPosition {
   state: State | null;
 }
 
-export type TrainEvent =
+export type TrainEvent<F extends Figures = LmFigures, S extends Figures = LmScores> =
   /** After every step. `progress` is the share of the budget that is used, 0..1. */
   | { kind: 'step'; step: number; tokens: number; loss: number; progress: number; elapsedSeconds: number }
   /** Every `logEvery` steps, and where a step was evaluated. */
-  | { kind: 'metrics'; metrics: StepMetrics }
+  | { kind: 'metrics'; metrics: StepMetrics<F, S> }
   | { kind: 'saved'; step: number };
 
-export interface TrainOptions {
-  model: LanguageModel;
+export interface TrainOptions<B, E, F extends Figures, S extends Figures> {
+  task: Task<B, E, F, S>;
   optimizer: AdamW;
-  batches: BatchStream;
+  batches: BatchStream<B>;
   schedule: Schedule;
   budget: Budget;
   /** Batches per optimizer step, default 1. */
@@ -57,41 +56,45 @@ export interface TrainOptions {
   logEvery?: number;
   /** Steps between evaluations, default never; there is always one at the end. */
   evaluateEvery?: number | null;
-  evaluate?: () => Promise<Evaluation>;
+  evaluate?: () => Promise<E>;
   /** Steps between saves, default never; there is always one at the end and after `signal`. */
   saveEvery?: number | null;
   save?: (position: LoopPosition) => Promise<void>;
-  onProgress?: (event: TrainEvent) => void | Promise<void>;
+  onProgress?: (event: TrainEvent<F, S>) => void | Promise<void>;
+  /** Of what is random in the loss (dropout), default 0. */
+  seed?: number;
   /** Finishes the step, saves and returns. */
   signal?: AbortSignal;
-  /** Where to go on; `batches`, `optimizer` and `model` must have been restored to the same point. */
+  /** Where to go on; `batches`, `optimizer` and the weights must have been restored to the same point. */
   position?: LoopPosition;
   /** A clock in milliseconds, default performance.now. */
   now?: () => number;
 }
 
-export interface TrainResult {
+export interface TrainResult<E> {
   stopped: 'finished' | 'interrupted';
   step: number;
   tokens: number;
   elapsedSeconds: number;
   /** Of the end; null when interrupted or without `evaluate`. */
-  validation: Evaluation | null;
+  validation: E | null;
 }
 
 /** Throws DivergenceError when loss or gradient are not finite, ConfigError for options out of range. */
-export async function train(options: TrainOptions): Promise<TrainResult> {
-  const { model, optimizer, batches, evaluate, save, onProgress, signal } = options;
+export async function train<B, E, F extends Figures, S extends Figures>(
+  options: TrainOptions<B, E, F, S>,
+): Promise<TrainResult<E>> {
+  const { task, optimizer, batches, evaluate, save, onProgress, signal } = options;
   const { accumulate = 1, logEvery = 10, evaluateEvery = null, saveEvery = null } = options;
-  const { now = () => performance.now() } = options;
+  const { now = () => performance.now(), seed = 0 } = options;
   checkOptions(options);
   const at = options.position ?? startPosition(batches);
-  let validation: Evaluation | null = null;
+  let validation: E | null = null;
   let saved = options.position ? at.step : -1;
-  let latest: Batch[] = [];
+  let latest: B[] = [];
   const store = async (): Promise<void> => {
     if (!save || saved === at.step) return;
-    const probe = latest[0] ? await batchLoss(model, latest[0]) : 0;
+    const probe = latest[0] ? await batchLoss(task, latest[0]) : 0;
     if (!Number.isFinite(probe)) throw diverged(at.step, { loss: probe, gradNorm: Number.NaN });
     at.data = batches.state();
     await save(at);
@@ -101,15 +104,23 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   try {
     while (progressOf(options.budget, at) < 1 && !signal?.aborted) {
       const begun = now();
-      const micro: Batch[] = [];
+      const micro: B[] = [];
       for (let i = 0; i < accumulate; i++) micro.push(await batches.next());
       latest = micro;
       const lr = rateOf(options, at);
       const { checkpointing, carryState: carry } = options;
-      const out = await trainStep(micro, { model, optimizer, lr, checkpointing, carry, state: at.state });
+      const out = await trainStep(micro, {
+        task,
+        optimizer,
+        lr,
+        checkpointing,
+        carry,
+        state: at.state,
+        seed: (seed + at.step * accumulate) >>> 0,
+      });
       at.state = out.state;
       if (!Number.isFinite(out.loss) || !Number.isFinite(out.gradNorm)) throw diverged(at.step + 1, out);
-      const tokens = micro.reduce((sum, batch) => sum + batch.inputs.length, 0);
+      const tokens = micro.reduce((sum, batch) => sum + task.tokens(batch), 0);
       advance(at, out.loss, tokens, (now() - begun) / 1000);
 
       const { step, elapsedSeconds } = at;
@@ -118,7 +129,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
       const last = progress >= 1;
       validation = evaluate && (last || isDue(evaluateEvery, step)) ? await evaluate() : null;
       if (last || validation || isDue(logEvery, step)) {
-        const metrics = report(at, lr, out.gradNorm, model.tokenizer?.kind === 'bytes', validation);
+        const metrics = report(at, lr, out.gradNorm, task, validation);
         await onProgress?.({ kind: 'metrics', metrics });
       }
       if (isDue(saveEvery, step)) await store();
@@ -135,7 +146,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
 }
 
 /** The position of a run that has not begun. */
-export function startPosition(batches: BatchStream): LoopPosition {
+export function startPosition<B>(batches: BatchStream<B>): LoopPosition {
   return {
     step: 0,
     tokens: 0,
@@ -146,7 +157,9 @@ export function startPosition(batches: BatchStream): LoopPosition {
   };
 }
 
-function checkOptions({ budget, accumulate = 1, ...options }: TrainOptions): void {
+type AnyOptions = Omit<TrainOptions<never, unknown, Figures, Figures>, 'task' | 'batches' | 'onProgress'>;
+
+function checkOptions({ budget, accumulate = 1, ...options }: AnyOptions): void {
   const problems: string[] = [];
   const count = (name: string, value: number | null | undefined): void => {
     if (value === null || value === undefined || (Number.isInteger(value) && value > 0)) return;
@@ -167,7 +180,7 @@ function progressOf(budget: Budget, { step, elapsedSeconds }: LoopPosition): num
   return Math.min(1, 'steps' in budget ? step / budget.steps : elapsedSeconds / (60 * budget.minutes));
 }
 
-function rateOf({ schedule, budget }: TrainOptions, at: LoopPosition): number {
+function rateOf({ schedule, budget }: AnyOptions, at: LoopPosition): number {
   if ('steps' in budget) return rateAtStep(schedule, at.step, budget.steps);
   return rateAtProgress(schedule, at.step, progressOf(budget, at));
 }
@@ -187,33 +200,26 @@ function advance(at: LoopPosition, loss: number, tokens: number, seconds: number
 }
 
 /** The metrics since the last report; begins a new interval. */
-function report(
+function report<E, F extends Figures, S extends Figures>(
   at: LoopPosition,
   lr: number,
   gradNorm: number,
-  bytes: boolean,
-  validation: Evaluation | null,
-): StepMetrics {
+  task: Pick<Task<never, E, F, S>, 'figures' | 'scores'>,
+  validation: E | null,
+): StepMetrics<F, S> {
   const { loss: sum, steps, tokens, seconds } = at.interval;
   at.interval = { loss: 0, steps: 0, tokens: 0, seconds: 0 };
   const loss = sum / steps;
-  const bits = loss / Math.LN2;
   return {
     step: at.step,
     tokens: at.tokens,
     loss,
-    bitsPerToken: bits,
-    bitsPerByte: bytes ? bits : null,
+    ...task.figures(loss),
     lr,
     gradNorm,
     tokensPerSecond: seconds > 0 ? tokens / seconds : 0,
     elapsedSeconds: at.elapsedSeconds,
-    validation: validation && {
-      loss: validation.loss,
-      perplexity: validation.perplexity,
-      bitsPerToken: validation.bitsPerToken,
-      bitsPerByte: validation.bitsPerByte,
-    },
+    validation: validation && task.scores(validation),
   };
 }
 

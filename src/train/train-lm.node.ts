@@ -21,6 +21,7 @@ import { type Evaluation, evaluate } from './evaluate.ts';
 import { type Budget, startPosition, type TrainResult, train } from './loop.ts';
 import { formatMetrics, parseMetrics, type StepMetrics } from './metrics.ts';
 import { makeSchedule } from './schedule.ts';
+import { languageModelling } from './task-lm.ts';
 import { holdsCheckpoint, restoreRun, saveRun, settingsOf } from './train-lm-checkpoint.node.ts';
 import type { TrainLmEvent } from './train-lm-events.ts';
 import { type LmSettings, modelInput, resolveSettings, resumeSettings } from './train-lm-options.ts';
@@ -42,7 +43,7 @@ export interface TrainLmOptions {
   now?: () => number;
 }
 
-export interface TrainLmResult extends TrainResult {
+export interface TrainLmResult extends TrainResult<Evaluation> {
   out: string;
   settings: LmSettings;
   /** The trained model with its tokenizer. The caller disposes it. */
@@ -130,7 +131,7 @@ export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
       step: position.step,
     });
     const result = await train({
-      model,
+      task: languageModelling(model),
       optimizer,
       batches,
       position,

@@ -2,6 +2,7 @@ import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { useDevice } from '../../src/backend/backend.ts';
 import { createReference } from '../../src/backend/reference/index.ts';
 import { ConfigError } from '../../src/base/errors.ts';
+import type { LanguageModel } from '../../src/models/language-model.ts';
 import { AdamW } from '../../src/train/adamw.ts';
 import {
   type Batch,
@@ -11,11 +12,12 @@ import {
   randomWindows,
 } from '../../src/train/data-batches.ts';
 import { packedWindows } from '../../src/train/data-packed.ts';
-import { evaluate } from '../../src/train/evaluate.ts';
+import { type Evaluation, evaluate } from '../../src/train/evaluate.ts';
 import { DivergenceError, type TrainEvent, type TrainOptions, train } from '../../src/train/loop.ts';
-import type { StepMetrics } from '../../src/train/metrics.ts';
+import type { LmFigures, LmScores, StepMetrics } from '../../src/train/metrics.ts';
 import { makeSchedule } from '../../src/train/schedule.ts';
 import { trainStep } from '../../src/train/step.ts';
+import { languageModelling } from '../../src/train/task-lm.ts';
 import { devices } from '../kernels/devices.ts';
 import { maxAbsDiff } from '../support/oracle.ts';
 import { settle } from '../support/settle.ts';
@@ -31,14 +33,14 @@ const ticks = () => {
   return () => (time += 1000);
 };
 
-type Setup = Partial<TrainOptions> & { stream?: BatchStream };
+type LmOptions = TrainOptions<Batch, Evaluation, LmFigures, LmScores>;
+type Setup = Partial<LmOptions> & { stream?: BatchStream; model?: LanguageModel };
 
-async function run({ stream, ...options }: Setup = {}) {
-  const model = options.model ?? toyModel();
+async function run({ stream, model = toyModel(), ...options }: Setup = {}) {
   const optimizer = new AdamW(model.namedParameters());
   const events: TrainEvent[] = [];
   const result = await train({
-    model,
+    task: languageModelling(model),
     optimizer,
     batches: stream ?? randomWindows({ tokens: toyTokens(), batch: 2, length: 16, rng: toyRng() }),
     schedule: makeSchedule({ peak: 1e-2, kind: 'constant' }),
@@ -207,7 +209,7 @@ describe('gradients', () => {
     const moments = async (batches: Batch[]): Promise<{ m: number[]; loss: number }> => {
       const model = toyModel();
       const optimizer = new AdamW(model.namedParameters(), { maxNorm: null });
-      const { loss } = await trainStep(batches, { model, optimizer, lr: 1e-3 });
+      const { loss } = await trainStep(batches, { task: languageModelling(model), optimizer, lr: 1e-3 });
       const m: number[] = [];
       for (const [name, tensor] of optimizer.namedTensors())
         if (name.startsWith('m.')) m.push(...(await tensor.floats()));
@@ -248,7 +250,7 @@ describe('carried state', () => {
     const optimizer = new AdamW(model.namedParameters(), { weightDecay: 0 });
     const ids = await tokens.read(0, 31);
     const whole = { batch: 1, length: 30, inputs: ids.slice(0, 30), targets: ids.slice(1) };
-    const { loss } = await trainStep([whole], { model, optimizer, lr: 1e-30 });
+    const { loss } = await trainStep([whole], { task: languageModelling(model), optimizer, lr: 1e-30 });
     const mean = carried.metrics.reduce((sum, metrics) => sum + metrics.loss, 0) / 3;
     expect(Math.abs(mean - loss)).toBeLessThan(1e-6);
     const alone = await run({ ...options, stream: contiguousStreams({ tokens, batch: 1, length: 10 }) });
@@ -262,7 +264,7 @@ describe('carried state', () => {
     const model = toyModel();
     const step = (batch: Batch, state: Awaited<ReturnType<typeof trainStep>>['state']) =>
       trainStep([batch], {
-        model,
+        task: languageModelling(model),
         optimizer: new AdamW(model.namedParameters(), { weightDecay: 0 }),
         lr: 1e-30,
         state,
