@@ -200,7 +200,7 @@ export async function claimTemporary(
 }
 
 /** Own names that are not active stem from an earlier process with the same id (usual in containers). */
-function isOtherLiveProcess(pid: number): boolean {
+export function isOtherLiveProcess(pid: number): boolean {
   if (pid === process.pid) return false;
   try {
     process.kill(pid, 0);

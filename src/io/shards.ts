@@ -68,12 +68,25 @@ async function readIndex(
     );
   }
   const text = new TextDecoder().decode(await index.read(0, index.sizeBytes));
-  const json = parseJsonObject(text, index.name, {
+  return parseIndex(text, index.name, problems);
+}
+
+/** The files that the text of an index names, each once; names that are no plain file names are left out. */
+export function shardNames(text: string, name: string): string[] {
+  return [...new Set(parseIndex(text, name, []).weightMap.values())];
+}
+
+function parseIndex(
+  text: string,
+  name: string,
+  problems: string[],
+): { weightMap: Map<string, string>; metadata: Record<string, string> } {
+  const json = parseJsonObject(text, name, {
     onDuplicate: (key) => problems.push(`${key} is listed twice`),
   });
   if (!isObject(json.weight_map)) {
     throw new FormatError(
-      `openSharded: expected an object weight_map in ${index.name}, got ${kindOf(json.weight_map)}. Download or save the index again.`,
+      `openSharded: expected an object weight_map in ${name}, got ${kindOf(json.weight_map)}. Download or save the index again.`,
     );
   }
   const weightMap = new Map<string, string>();
