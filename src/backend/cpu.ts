@@ -122,22 +122,22 @@ function slotsOf(spec: Readonly<Record<string, string>>): Slot[] {
   });
 }
 
-/** Called thousands of times a second: one pass over the operands, nothing allocated. */
+/** Called thousands of times a second: one pass over the operands. */
 function bindKernel(host: CpuHost, pool: CpuPool, kernel: string, index: number, slots: readonly Slot[]) {
   const count = slots.length;
   return (args: Readonly<Record<string, number | BufferRef | null>>): void => {
-    const operands = host.operands;
     for (let i = 0; i < count; i++) {
       const slot = slots[i]!;
       const value = args[slot.name];
       if (typeof value === 'number') {
         if (slot.bytes !== 0) throw badOperand(kernel, slot, value);
-        operands[i] = value;
+        host.operands[i] = value;
       } else if (value) {
         if (slot.bytes === 0) throw badOperand(kernel, slot, value);
-        operands[i] = pool.locate(kernel, value, slot.bytes);
+        const byteOffset = pool.locate(kernel, value, slot.bytes); // may allocate, and so move the operands
+        host.operands[i] = byteOffset;
       } else if (slot.optional && value === null) {
-        operands[i] = -1;
+        host.operands[i] = -1;
       } else {
         throw badOperand(kernel, slot, value);
       }

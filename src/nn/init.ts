@@ -1,10 +1,10 @@
-/** Initial values of parameters, each with its source. `fill` null leaves a parameter uninitialised, for loading a checkpoint over it. */
+/** Initial values of parameters, each with its source. Without an `rng` they are left out, for a checkpoint to be loaded. */
 import type { Rng } from '../base/rng.ts';
 import { type Shape, sizeOf } from '../base/shape.ts';
 import { keep } from '../tensor/scope.ts';
 import { Tensor } from '../tensor/tensor.ts';
 
-/** Makes parameters: from `rng`, or uninitialised when it is null. */
+/** Makes parameters: from `rng`, or uninitialised and without memory when it is null. */
 export interface Init {
   rng: Rng | null;
   /** Receives the values of the vectors among the parameters: a cheap identity of the weights. */
@@ -13,8 +13,8 @@ export interface Init {
 
 /** A parameter of the given shape whose elements come from `value(index)`. */
 export function parameter(init: Init, shape: Shape, value: (rng: Rng, index: number) => number): Tensor {
-  const tensor = keep(Tensor.empty(shape));
   const { rng } = init;
+  const tensor = keep(rng ? Tensor.empty(shape) : Tensor.deferred(shape));
   if (rng) {
     const host = Float32Array.from({ length: sizeOf(shape) }, (_, i) => value(rng, i));
     tensor.write(host);

@@ -7,7 +7,7 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { constantParameter, type Init, normalParameter, uniformParameter } from './init.ts';
 import { Module } from './module.ts';
 
-/** y = x W^T + bias; weight (out, in). */
+/** y = x W^T + bias; weight (out, in), which may be narrow. */
 export class Linear extends Module {
   readonly weight: Tensor;
   readonly bias: Tensor | null;
@@ -30,7 +30,7 @@ export class Linear extends Module {
   }
 }
 
-/** A table of vectors; weight (rows, d). */
+/** A table of vectors; weight (rows, d), which may be narrow. */
 export class Embedding extends Module {
   readonly weight: Tensor;
 

@@ -2,6 +2,9 @@
  * Modules: plain classes whose Tensor fields are parameters and whose Module fields (or arrays of them) are children.
  * A parameter's path is its path of field names, so fields carry the checkpoint's names (`in_proj`, `A_log`).
  */
+import { ConfigError, UnsupportedError } from '../base/errors.ts';
+import { expectShape } from '../base/shape.ts';
+import { isNarrow } from '../base/weight-types.ts';
 import { TENSORS, type TensorOwner } from '../tensor/scope.ts';
 import { Tensor } from '../tensor/tensor.ts';
 
@@ -29,10 +32,35 @@ export abstract class Module implements TensorOwner {
     return this.parameters().reduce((sum, tensor) => sum + tensor.size, 0);
   }
 
-  /** Collects gradients (training) or not (inference). New modules collect them. */
+  /**
+   * Collects gradients (training) or not (inference). New modules collect them. Throws UnsupportedError for narrow weights: a step of
+   * an optimizer is smaller than their rounding.
+   */
   requireGrad(on: boolean): this {
+    const narrow = [...this.namedParameters()].find(([, { dtype }]) => isNarrow(dtype));
+    if (on && narrow) {
+      throw new UnsupportedError(
+        `requireGrad: expected f32 weights for training, got ${narrow[1].dtype} for ${narrow[0]}. Load the model with weights: 'f32'.`,
+      );
+    }
     for (const tensor of this.parameters()) tensor.requiresGrad = on;
     return this;
+  }
+
+  /** Puts another tensor of the same shape, of any floating point type, in the place of a parameter, which is disposed. */
+  replaceParameter(path: string, tensor: Tensor): void {
+    const names = path.split('.');
+    const field = names.pop()!;
+    let owner: unknown = this;
+    for (const name of names) owner = (owner as Record<string, unknown> | undefined)?.[name];
+    const fields = owner as Record<string, unknown>;
+    const value = owner instanceof Module ? fields[field] : undefined;
+    if (!(value instanceof Tensor)) {
+      throw new ConfigError(`replaceParameter: expected the path of a parameter, got ${path}.`);
+    }
+    expectShape('replaceParameter', path, tensor.shape, value.shape);
+    value.dispose();
+    fields[field] = tensor;
   }
 
   /** Drops the collected gradients. */

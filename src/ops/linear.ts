@@ -1,12 +1,14 @@
 /**
  * Affine maps with the weight stored as checkpoints have it, (out, in): y = x W^T + bias.
  * splitLinear computes several row blocks of one weight as separate contiguous results, so that
- * `[x, z] = in_proj(u)` needs no copy forward or backward.
+ * `[x, z] = in_proj(u)` needs no copy forward or backward. The weight may be narrow (bf16, f16, q8, q4) and is widened as it
+ * is read; gradients then flow to x and bias only.
  */
 import type { Backend } from '../backend/backend.ts';
-import { DTypeError, ShapeError } from '../base/errors.ts';
+import { ShapeError } from '../base/errors.ts';
 import { expectShape, showShape, sizeOf } from '../base/shape.ts';
-import { add, matmul, slice, transpose } from '../tensor/primitives.ts';
+import { isNarrow } from '../base/weight-types.ts';
+import { add, cast, matmul, slice, transpose } from '../tensor/primitives.ts';
 import * as raw from '../tensor/raw.ts';
 import { record } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
@@ -23,7 +25,8 @@ export function splitLinearRef(
   sizes: readonly number[],
   bias: Tensor | null = null,
 ): Tensor[] {
-  const product = matmul(x, transpose(weight));
+  const wide = isNarrow(weight.dtype) ? cast(weight, 'f32') : weight;
+  const product = matmul(x, transpose(wide));
   const y = bias ? add(product, bias) : product;
   return startsOf(sizes).map((start, i) => slice(y, -1, start, start + sizes[i]!));
 }
@@ -42,13 +45,18 @@ export function splitLinear(
   const starts = startsOf(sizes);
   const part = (t: Tensor, i: number) => raw.slice(t, 0, starts[i]!, starts[i]! + sizes[i]!);
   const flat = x.alias([rows, k]);
-  const outputs = sizes.map((size, i) =>
-    raw.matmul(flat, part(weight, i), { transB: true, bias: bias && part(bias, i) }).alias([...lead, size]),
-  );
+  const outputs = sizes.map((size, i) => {
+    const b = bias && part(bias, i);
+    const y = isNarrow(weight.dtype)
+      ? raw.linearNarrow(flat, weight, starts[i]!, size, b)
+      : raw.matmul(flat, part(weight, i), { transB: true, bias: b });
+    return y.alias([...lead, size]);
+  });
   record('linear', [x, weight, bias], outputs, { flat, weight }, (douts, saved, needs) => {
     const dy = douts.map((d, i) => d?.alias([rows, sizes[i]!]) ?? null);
     const into = (c: Tensor, offset: number, accumulate: boolean) => ({ c, offset, accumulate });
     let dx: Tensor | null = null;
+    const wide = needs[0] ? raw.cast(saved.weight, 'f32') : saved.weight;
     const dweight = needs[1] ? zeroUnless(dy, [n, k], device) : null;
     const dbias = needs[2] ? zeroUnless(dy, [n], device) : null;
     dy.forEach((d, i) => {
@@ -56,7 +64,7 @@ export function splitLinear(
       if (needs[0]) {
         const first = dx === null;
         dx ??= Tensor.empty([rows, k], 'f32', device);
-        raw.matmul(d, part(saved.weight, i), { into: into(dx, 0, !first) });
+        raw.matmul(d, part(wide, i), { into: into(dx, 0, !first) });
       }
       if (dweight) raw.matmul(d, saved.flat, { transA: true, into: into(dweight, starts[i]! * k, false) });
       if (dbias) raw.scatterStrided(raw.reduce('sum', d, 0), dbias, [1], starts[i]!, false);
@@ -82,11 +90,7 @@ function checkLinear(
   bias: Tensor | null,
 ): [number, number] {
   const [n, k] = weight.dims(2);
-  if (x.dtype !== 'f32' || weight.dtype !== 'f32') {
-    throw new DTypeError(
-      `linear: expected f32 operands, got ${x.dtype} and ${weight.dtype}. Cast them first.`,
-    );
-  }
+  raw.requireWeight('linear', x, weight);
   if (x.shape.length < 1 || x.shape.at(-1) !== k) {
     throw new ShapeError(
       `linear: expected x (..., ${k}) for a weight of ${showShape(weight.shape)}, got ${showShape(x.shape)}.`,
@@ -96,6 +100,5 @@ function checkLinear(
   if (total !== n)
     throw new ShapeError(`linear: expected sizes that sum to ${n} rows, got ${showShape(sizes)}.`);
   if (bias) expectShape('linear', 'bias (n)', bias.shape, [n]);
-  raw.requireF32('linear', x, weight);
   return [n, k];
 }

@@ -4,7 +4,7 @@
  */
 import { type Backend, kernelOf } from '../backend/backend.ts';
 import { BINARY, type BinaryOp, NARROW, UNARY, type UnaryOp } from '../backend/kernels.ts';
-import type { DType } from '../base/dtype.ts';
+import { type DType, LAYOUTS, type NarrowDType } from '../base/dtype.ts';
 import { DTypeError, ShapeError, UnsupportedError } from '../base/errors.ts';
 import {
   broadcastShapes,
@@ -14,6 +14,7 @@ import {
   sizeOf,
   stridesOf,
 } from '../base/shape.ts';
+import { isNarrow } from '../base/weight-types.ts';
 import { Tensor } from './tensor.ts';
 
 export function full(shape: Shape, value: number, device: Backend): Tensor {
@@ -26,12 +27,35 @@ export function requireF32(op: string, ...operands: Tensor[]): void {
   for (const x of operands) {
     if (x.dtype !== 'f32')
       throw new DTypeError(`${op}: expected f32 operands, got ${x.dtype}. Cast it first.`);
-    if (x.device !== operands[0]!.device) {
-      throw new UnsupportedError(
-        `${op}: expected operands on one device, got ${operands[0]!.device.name} and ${x.device.name}. Copy one over.`,
-      );
-    }
+    requireDevice(op, operands[0]!, x);
   }
+}
+
+function requireDevice(op: string, a: Tensor, b: Tensor): void {
+  if (a.device === b.device) return;
+  throw new UnsupportedError(
+    `${op}: expected operands on one device, got ${a.device.name} and ${b.device.name}. Copy one over.`,
+  );
+}
+
+/** A weight may be narrow, as long as nobody wants its gradient. */
+export function requireWeight(op: string, x: Tensor, weight: Tensor): void {
+  requireF32(op, ...(isNarrow(weight.dtype) ? [x] : [x, weight]));
+  requireDevice(op, x, weight);
+  requireFrozen(op, weight);
+}
+
+/** Throws UnsupportedError for a narrow tensor that collects gradients. */
+export function requireFrozen(op: string, weight: Tensor): void {
+  if (!isNarrow(weight.dtype) || !weight.tracksGrad) return;
+  throw new UnsupportedError(
+    `${op}: expected f32 weights for training, got ${weight.dtype}. Load the model with weights: 'f32'.`,
+  );
+}
+
+/** Kernels that move elements move 32-bit ones. */
+function requireWords(op: string, x: Tensor): void {
+  if (isNarrow(x.dtype)) throw new DTypeError(`${op}: expected f32 or i32, got ${x.dtype}. Cast it first.`);
 }
 
 export function unary(op: UnaryOp, x: Tensor): Tensor {
@@ -169,6 +193,7 @@ type Six = [number, number, number, number, number, number];
 
 /** y (shape), contiguous, read from x with element strides starting `start` elements in. */
 export function gatherStrided(x: Tensor, shape: Shape, strides: readonly number[], start = 0): Tensor {
+  requireWords('copy', x);
   const y = Tensor.empty(shape, x.dtype, x.device);
   if (y.size === 0) return y;
   const { dims, strides: merged } = collapse('copy', 6, shape, [[...strides]]);
@@ -187,6 +212,7 @@ export function scatterStrided(
   start: number,
   accumulate: boolean,
 ): void {
+  requireWords('copy', x);
   if (x.size === 0) return;
   const { dims, strides: merged } = collapse('scatter', 6, x.shape, [[...strides]]);
   const [d0, d1, d2, d3, d4, d5] = dims as Six;
@@ -227,6 +253,8 @@ export function permute(x: Tensor, axes: readonly number[]): Tensor {
 export function slice(x: Tensor, axis: number, start: number, end: number): Tensor {
   const shape = x.shape.map((extent, i) => (i === axis ? end - start : extent));
   const strides = stridesOf(x.shape);
+  if (LAYOUTS[x.dtype].block > 1)
+    throw new DTypeError(`slice: expected single elements, got blocks of ${x.dtype}. Cast it first.`);
   if (axis === 0) return x.alias(shape, x.offset + start * strides[0]!);
   return gatherStrided(x, shape, strides, start * strides[axis]!);
 }
@@ -250,11 +278,14 @@ export function concat(parts: readonly Tensor[], axis: number): Tensor {
   return y;
 }
 
-/** y (..., d) = table (rows, d)[ids]. Ids must be in range. */
+/** y (..., d) = table (rows, d)[ids], as float32. Ids must be in range. */
 export function gatherRows(table: Tensor, ids: Tensor): Tensor {
   const [rows, d] = table.dims(2);
   const y = Tensor.empty([...ids.shape, d], 'f32', table.device);
-  if (y.size > 0) kernelOf(table.device, 'gatherRows')({ table, ids, y, count: ids.size, rows, d });
+  const args = { table, ids, y, count: ids.size, rows, d };
+  if (y.size === 0) return y;
+  if (!isNarrow(table.dtype)) kernelOf(table.device, 'gatherRows')(args);
+  else kernelOf(table.device, 'gatherRowsNarrow')({ ...args, format: NARROW.indexOf(table.dtype) });
   return y;
 }
 
@@ -306,20 +337,28 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
   return c;
 }
 
-/** bf16/f16 -> f32, f32 -> bf16/f16. */
+/** c (m, n) = a (m, k) w[row .. row + n]^T + bias (n), w (rows, k) being narrow. No checks. */
+export function linearNarrow(a: Tensor, w: Tensor, row: number, n: number, bias: Tensor | null): Tensor {
+  const [m, k] = a.dims(2);
+  const c = Tensor.empty([m, n], 'f32', a.device);
+  const format = NARROW.indexOf(w.dtype as NarrowDType);
+  if (c.size > 0) kernelOf(a.device, 'linearNarrow')({ a, w, c, bias, m, n, k, format, row });
+  return c;
+}
+
+/** Narrow -> f32, f32 -> bf16/f16. */
 export function cast(x: Tensor, dtype: DType): Tensor {
   if (x.dtype === dtype) return x.alias();
+  if (dtype === 'f32' ? !isNarrow(x.dtype) : x.dtype !== 'f32' || (dtype !== 'bf16' && dtype !== 'f16')) {
+    throw new DTypeError(
+      `cast: expected a narrow type to f32, or f32 to bf16 or f16, got ${x.dtype} to ${dtype}. Go through f32; blocks are encoded on the host.`,
+    );
+  }
   const y = Tensor.empty(x.shape, dtype, x.device);
   const count = x.size;
   if (count === 0) return y;
-  if (dtype === 'f32' && x.dtype !== 'i32') {
-    kernelOf(x.device, 'widen')({ x, y, format: NARROW.indexOf(x.dtype as 'bf16'), count });
-  } else if (x.dtype === 'f32' && dtype !== 'i32') {
-    kernelOf(x.device, 'narrow')({ x, y, format: NARROW.indexOf(dtype as 'bf16'), count });
-  } else {
-    throw new DTypeError(
-      `cast: expected f32 to or from bf16 or f16, got ${x.dtype} to ${dtype}. Go through f32.`,
-    );
-  }
+  if (dtype === 'f32')
+    kernelOf(x.device, 'widen')({ x, y, format: NARROW.indexOf(x.dtype as NarrowDType), count });
+  else kernelOf(x.device, 'narrow')({ x, y, format: NARROW.indexOf(dtype as NarrowDType), count });
   return y;
 }

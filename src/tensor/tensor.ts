@@ -4,20 +4,28 @@
  * to let go returns the buffer to the device's pool. `scope` (scope.ts) disposes handles in bulk.
  */
 import { type Backend, type BufferRef, currentDevice, type Storage } from '../backend/backend.ts';
-import { type DType, type HostArray, storageBytes, type TypedArray } from '../base/dtype.ts';
+import { type DType, type HostArray, LAYOUTS, storageBytes, type TypedArray } from '../base/dtype.ts';
 import { DTypeError, ShapeError, StateError } from '../base/errors.ts';
 import type { Rng } from '../base/rng.ts';
 import { type Shape, showShape, sizeOf } from '../base/shape.ts';
+import { toFloats } from '../base/weight-types.ts';
 
-/** A counted device buffer. */
+/** A counted device buffer. A deferred one takes no memory before its first use. */
 export class Block {
   readonly backend: Backend;
-  readonly storage: Storage;
+  readonly #sizeBytes: number;
+  #storage: Storage | null;
   #refs = 1;
 
-  constructor(backend: Backend, sizeBytes: number) {
+  constructor(backend: Backend, sizeBytes: number, deferred = false) {
     this.backend = backend;
-    this.storage = backend.alloc(sizeBytes);
+    this.#sizeBytes = sizeBytes;
+    this.#storage = deferred ? null : backend.alloc(sizeBytes);
+  }
+
+  get storage(): Storage {
+    this.#storage ??= this.backend.alloc(this.#sizeBytes);
+    return this.#storage;
   }
 
   get refs(): number {
@@ -30,7 +38,7 @@ export class Block {
   }
 
   release(): void {
-    if (--this.#refs === 0) this.backend.free(this.storage);
+    if (--this.#refs === 0 && this.#storage) this.backend.free(this.#storage);
   }
 }
 
@@ -98,13 +106,19 @@ export class Tensor implements BufferRef {
     return new Tensor(new Block(device, storageBytes(dtype, sizeOf(shape))), shape, dtype);
   }
 
-  /** Copies host data. The dtype follows the array: Int32Array makes i32, everything else f32 unless said. */
+  /** An uninitialised tensor that takes memory when it is first written or read. */
+  static deferred(shape: Shape, dtype: DType = 'f32', device: Backend = currentDevice()): Tensor {
+    return new Tensor(new Block(device, storageBytes(dtype, sizeOf(shape)), true), shape, dtype);
+  }
+
+  /** Copies host data. The dtype follows the array: Int32Array makes i32, everything else f32 unless said; narrow types as `write`. */
   static from(data: TypedArray | readonly number[], shape?: Shape, options: TensorOptions = {}): Tensor {
     const dtype = options.dtype ?? (data instanceof Int32Array ? 'i32' : 'f32');
     const dims = shape ?? [data.length];
-    if (sizeOf(dims) !== data.length) {
+    const count = countOf(data, dtype);
+    if (sizeOf(dims) !== count) {
       throw new ShapeError(
-        `Tensor.from: expected ${sizeOf(dims)} elements for shape ${showShape(dims)}, got ${data.length}.`,
+        `Tensor.from: expected ${sizeOf(dims)} elements for shape ${showShape(dims)}, got ${count}.`,
       );
     }
     const tensor = Tensor.empty(dims, dtype, options.device ?? currentDevice());
@@ -209,15 +223,40 @@ export class Tensor implements BufferRef {
     return this.alias();
   }
 
-  /** Overwrites the values in place. */
+  /** Overwrites the values in place; narrow types take what `data()` gives. */
   write(data: TypedArray | readonly number[]): void {
-    if (data.length !== this.size) {
+    const count = countOf(data, this.dtype);
+    if (count !== this.size) {
       throw new ShapeError(
-        `write: expected ${this.size} elements for ${showShape(this.shape)}, got ${data.length}.`,
+        `write: expected ${this.size} elements for ${showShape(this.shape)}, got ${count}.`,
       );
     }
-    if (data.length > 0) this.device.write(this, this.dtype, data);
+    if (count > 0) this.device.write(this, this.dtype, data);
     if (this.host) this.host = Int32Array.from(data);
+  }
+
+  /** Overwrites elements from `at` on (row-major; whole blocks for q8 and q4). */
+  writeAt(at: number, data: HostArray): void {
+    const count = countOf(data, this.dtype);
+    const from = this.#place('writeAt', at, count);
+    if (count > 0) this.device.write(from, this.dtype, data);
+    this.host?.set(data, at);
+  }
+
+  /** Copies `count` elements from `at` on to the host, in the form of `data()`. */
+  async dataAt(at: number, count: number): Promise<HostArray> {
+    return this.device.read(this.#place('dataAt', at, count), this.dtype, count);
+  }
+
+  /** Where element `at` is. Blocks are counted in units of 16 bits, as kernels do. */
+  #place(op: string, at: number, count: number): BufferRef {
+    const { block, bytes } = LAYOUTS[this.dtype];
+    if (!(at >= 0 && at + count <= this.size && at % block === 0 && count % block === 0)) {
+      throw new ShapeError(
+        `${op}: expected elements in [0, ${this.size})${block > 1 ? `, whole blocks of ${block}` : ''}, got ${count} from ${at}.`,
+      );
+    }
+    return { storage: this.storage, offset: this.offset + (block > 1 ? ((at / block) * bytes) / 2 : at) };
   }
 
   /** Copies the values to the host, row-major: f32 as Float32Array, i32 as Int32Array, the others raw. */
@@ -225,12 +264,10 @@ export class Tensor implements BufferRef {
     return this.device.read(this, this.dtype, this.size);
   }
 
-  /** The values of a float32 tensor. */
+  /** The values as float32; narrow ones are widened exactly. */
   async floats(): Promise<Float32Array> {
-    const data = await this.data();
-    if (!(data instanceof Float32Array))
-      throw new DTypeError(`floats: expected dtype f32, got ${this.dtype}.`);
-    return data;
+    if (this.dtype === 'i32') throw new DTypeError('floats: expected a floating point type, got i32.');
+    return toFloats(await this.data(), this.dtype);
   }
 
   /** The value of a tensor of one element. */
@@ -250,4 +287,10 @@ export class Tensor implements BufferRef {
   toString(): string {
     return `Tensor(${showShape(this.shape)} ${this.dtype}${this.disposed ? ', disposed' : ` on ${this.device.name}`})`;
   }
+}
+
+/** Elements that host data holds: a byte of q8 or q4 is not one. */
+function countOf(data: TypedArray | readonly number[], dtype: DType): number {
+  const { block, bytes } = LAYOUTS[dtype];
+  return block > 1 ? (data.length / bytes) * block : data.length;
 }
