@@ -104,6 +104,8 @@ export class LanguageModel extends Module implements StateModel {
   readonly lm_head: Linear | null;
   readonly config: ModelConfig;
   tokenizer: Tokenizer | null = null;
+  /** The Jinja source that turns messages into text; null for models that were not taught to chat. */
+  chatTemplate: string | null = null;
   #fingerprint: string;
 
   /** Random weights from `seed` (default 0); null leaves them uninitialised, for loading. Lives on the current device. */
