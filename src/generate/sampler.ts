@@ -129,6 +129,11 @@ export function candidates(row: Float32Array, best: number, sampler: Sampler): C
   return { ids, weights };
 }
 
+/** The k largest logits' ids, in order, equals by id. -Infinity counts as the smallest. */
+export function mostLikely(row: Float32Array, k: number): number[] {
+  return k === 0 ? [] : leading(row, greedy(row), k, null).slice(0, k);
+}
+
 const BUCKETS = 1024;
 
 /**
