@@ -7,6 +7,7 @@
 #include "dispatch.h"
 #include "include/kernels.h"
 #include "include/vec.h"
+#include "include/widen.h"
 
 namespace MAMBA_ISA {
 
@@ -14,6 +15,7 @@ namespace MAMBA_ISA {
 #include "kernels/reduce.cc"
 #include "kernels/copy.cc"
 #include "kernels/matmul.cc"
+#include "kernels/narrow.cc"
 #include "kernels/norm.cc"
 #include "kernels/conv.cc"
 #include "kernels/scan.cc"
@@ -23,7 +25,7 @@ namespace MAMBA_ISA {
 
 const Family* families() {
   static const Family all[FAMILIES] = {
-      FAMILY(elementwise), FAMILY(reduce), FAMILY(copy), FAMILY(matmul),
+      FAMILY(elementwise), FAMILY(reduce), FAMILY(copy), FAMILY(matmul), FAMILY(narrow),
       FAMILY(norm),        FAMILY(conv),   FAMILY(scan), FAMILY(loss),
   };
   return all;

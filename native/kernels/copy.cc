@@ -1,4 +1,4 @@
-// Moving elements: strided copies, embedding rows, 16-bit storage formats.
+// Moving elements: strided copies, embedding rows.
 
 // Elements per task.
 constexpr int64_t CP_CHUNK = 1 << 14;
@@ -136,82 +136,9 @@ static void scatterAddRows_kernel(const Args& a, const Ctx& ctx) {
   });
 }
 
-// ---- 16-bit formats, as in src/base/dtype.ts, without branches so that the compiler can vectorise the loops ----
-
-static inline uint32_t copy_bits(float x) {
-  uint32_t u;
-  memcpy(&u, &x, 4);
-  return u;
-}
-static inline float copy_float(uint32_t u) {
-  float x;
-  memcpy(&x, &u, 4);
-  return x;
-}
-
-static inline uint16_t copy_to_bf16(float x) {
-  const uint32_t u = copy_bits(x);
-  const uint32_t nan = (u >> 16) | 0x40, rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-  return (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? nan : rounded);
-}
-
-static inline float copy_from_f16(uint16_t h) {
-  // The exponent is moved by a multiplication, which is exact and handles subnormal halves too.
-  const float magnitude = copy_float((uint32_t)(h & 0x7fff) << 13) * 0x1p112f;
-  const uint32_t u = copy_bits(magnitude);
-  return copy_float((u >= 0x47800000 ? u | 0x7f800000 : u) | (uint32_t)(h & 0x8000) << 16);
-}
-
-static inline uint16_t copy_to_f16(float x) {
-  const uint32_t u = copy_bits(x), sign = (u >> 16) & 0x8000, magnitude = u & 0x7fffffff;
-  const uint32_t normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
-  // Adding 1/2 leaves the subnormal half, rounded to even, in the low bits.
-  const uint32_t small = copy_bits(copy_float(magnitude < 0x38800000 ? magnitude : 0) + 0.5f) - 0x3f000000;
-  const uint32_t large = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
-  return (uint16_t)(sign | (magnitude < 0x38800000 ? small : magnitude >= 0x477ff000 ? large : normal));
-}
-
-// body(begin, end) over [0, count).
-template <class F>
-static void copy_chunks(const Ctx& ctx, int64_t count, const F& body) {
-  ctx.parallel((count + CP_CHUNK - 1) / CP_CHUNK, [&](int64_t task, char*) {
-    body(task * CP_CHUNK, (task + 1) * CP_CHUNK < count ? (task + 1) * CP_CHUNK : count);
-  });
-}
-
-static void widen_kernel(const Args& a, const Ctx& ctx) {
-  const uint16_t* x = a.bits(0);
-  float* y = a.f(1);
-  if (a.n(2) == 0) {
-    copy_chunks(ctx, a.n(3), [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) y[i] = copy_float((uint32_t)x[i] << 16);
-    });
-    return;
-  }
-  copy_chunks(ctx, a.n(3), [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) y[i] = copy_from_f16(x[i]);
-  });
-}
-
-static void narrow_kernel(const Args& a, const Ctx& ctx) {
-  const float* x = a.f(0);
-  uint16_t* y = a.bits(1);
-  if (a.n(2) == 0) {
-    copy_chunks(ctx, a.n(3), [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) y[i] = copy_to_bf16(x[i]);
-    });
-    return;
-  }
-  copy_chunks(ctx, a.n(3), [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) y[i] = copy_to_f16(x[i]);
-  });
-}
-
 static const Entry copy_entries[] = {
     {"copy", 14, copy_kernel},
     {"scatter", 15, scatter_kernel},
     {"gatherRows", 6, gatherRows_kernel},
     {"scatterAddRows", 6, scatterAddRows_kernel},
-    {"widen", 4, widen_kernel},
-    {"narrow", 4, narrow_kernel},
 };

@@ -136,11 +136,20 @@ static inline void matmul_transpose4(const float* from, int64_t ld, float* to, i
   *(matmul_quad*)(to + 3 * to_ld) = __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7);
 }
 
+// Four rows at `from` (or fewer, with zeros below them), ld apart -> four columns of a panel of [kc][width].
+static void matmul_turn(const float* from, int64_t ld, int64_t rows, int64_t kc, float* to, int64_t width) {
+  int64_t q = 0;
+  if (rows == 4)
+    for (; q + 4 <= kc; q += 4) matmul_transpose4(from + q, ld, to + q * width, width);
+  for (; q < kc; q++)
+    for (int x = 0; x < 4; x++) to[q * width + x] = x < rows ? from[x * ld + q] : 0.0f;
+}
+
 // Rows p.. of op(b), columns [j0, j1) -> panels of [kc][width], MM_PANEL apart; width is MM_WIDTH, in the last panel what
 // covers the rest in whole vectors, filled up with zeros.
-static void matmul_pack_b(const MatmulShape& s, const float* b, int64_t j0, int64_t j1, int64_t p, int64_t kc, float* to) {
+static void matmul_pack_b(const MatmulShape& s, const char* b, int64_t j0, int64_t j1, int64_t p, int64_t kc, float* to) {
   // Row by row across the panels: long pieces.
-  const float* from = b + p * s.ldb;
+  const float* from = (const float*)b + p * s.ldb;
   for (int64_t q = 0; q < kc; q++, from += s.ldb) {
     float* panel = to;
     for (int64_t j = j0; j < j1; j += MM_WIDTH, panel += MM_PANEL) {
@@ -155,33 +164,34 @@ static void matmul_pack_b(const MatmulShape& s, const float* b, int64_t j0, int6
 }
 
 // The same for b stored (n, k), panel by panel.
-static void matmul_pack_b_by_n(const MatmulShape& s, const float* b, int64_t j0, int64_t j1, int64_t p, int64_t kc,
+static void matmul_pack_b_by_n(const MatmulShape& s, const char* b, int64_t j0, int64_t j1, int64_t p, int64_t kc,
                                float* to) {
   for (int64_t j = j0; j < j1; j += MM_WIDTH, to += MM_PANEL) {
     const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH, width = (columns + W - 1) / W * W;
-    const float* from = b + j * s.ldb + p;
-    int64_t x = 0;
-    for (; x + 4 <= columns; x += 4) {
-      int64_t q = 0;
-      for (; q + 4 <= kc; q += 4) matmul_transpose4(from + x * s.ldb + q, s.ldb, to + q * width + x, width);
-      for (; q < kc; q++)
-        for (int y = 0; y < 4; y++) to[q * width + x + y] = from[(x + y) * s.ldb + q];
-    }
-    for (; x < width; x++)
-      for (int64_t q = 0; q < kc; q++) to[q * width + x] = x < columns ? from[x * s.ldb + q] : 0.0f;
+    const float* from = (const float*)b + j * s.ldb + p;
+    for (int64_t x = 0; x < width; x += 4) matmul_turn(from + x * s.ldb, s.ldb, columns - x < 4 ? columns - x : 4, kc, to + x, width);
   }
 }
 
+#include "matvec.cc"
+
+// The right operand: where it is, and how it is read. The same code multiplies by weights of any storage (narrow.cc).
+struct MatmulRight {
+  const char* data;
+  int64_t stride;  // bytes from one product of a batch to the next
+  void (*pack)(const MatmulShape& s, const char* b, int64_t j0, int64_t j1, int64_t p, int64_t kc, float* to);
+  void (*rows)(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias, int64_t j0, int64_t j1);
+};
+
 // One tile of c: rows [i0, i1), columns [j0, j1), at most MM_NC of them.
-static void matmul_tile(const MatmulShape& s, const float* a, const float* b, float* c, const float* bias, int64_t i0,
-                        int64_t i1, int64_t j0, int64_t j1, char* scratch) {
+static void matmul_tile(const MatmulShape& s, const float* a, const MatmulRight& b, int64_t item, float* c, const float* bias,
+                        int64_t i0, int64_t i1, int64_t j0, int64_t j1, char* scratch) {
   float* packed_a = (float*)scratch;
   float* packed_b = packed_a + MM_MC / MM_ROWS * MM_SLIVER;
   const MatmulCut depth(0, s.k, s.k > 0 ? (s.k + MM_KC - 1) / MM_KC : 1);
   for (int64_t block = 0; block < depth.parts; block++) {
     const int64_t p = depth.start(block), kc = depth.size(block);
-    if (s.transB) matmul_pack_b_by_n(s, b, j0, j1, p, kc, packed_b);
-    else matmul_pack_b(s, b, j0, j1, p, kc, packed_b);
+    b.pack(s, b.data + item * b.stride, j0, j1, p, kc, packed_b);
     for (int64_t begin = i0; begin < i1; begin += MM_MC) {
       const int64_t end = begin + MM_MC < i1 ? begin + MM_MC : i1;
       const MatmulCut slivers(begin, end, (end - begin + MM_ROWS - 1) / MM_ROWS);
@@ -204,8 +214,6 @@ static void matmul_tile(const MatmulShape& s, const float* a, const float* b, fl
   }
 }
 
-#include "matvec.cc"
-
 struct MatmulTiles {
   int64_t rows, columns;  // how many, along m and n
 };
@@ -226,22 +234,16 @@ static MatmulTiles matmul_tiles(const MatmulShape& s, int64_t batch) {
   return tiles;
 }
 
-static void matmul_kernel(const Args& args, const Ctx& ctx) {
-  const float *a = args.f(0), *b = args.f(1), *bias = args.f(3);
-  float* c = args.f(2);
-  const int64_t batch = args.n(4), strideA = args.n(10), strideB = args.n(11), strideC = args.n(12);
-  MatmulShape s;
-  s.m = args.n(5), s.n = args.n(6), s.k = args.n(7);
-  s.transA = args.n(8) != 0, s.transB = args.n(9) != 0, s.accumulate = args.n(13) != 0;
-  s.lda = s.transA ? s.m : s.k;
-  s.ldb = s.transB ? s.k : s.n;
+// `batch` products; strides of a and c in elements.
+static void matmul_run(const Ctx& ctx, const MatmulShape& s, int64_t batch, const float* a, int64_t stride_a,
+                       const MatmulRight& b, float* c, int64_t stride_c, const float* bias) {
   if (s.m == 0 || s.n == 0) return;
   if (matvec_fits(s)) {
     const int64_t columns = (MV_CHUNK / (s.k + 1) + MV_STREAMS) / MV_STREAMS * MV_STREAMS;
     const int64_t pieces = (s.n + columns - 1) / columns;
     return ctx.parallel(batch * pieces, [&](int64_t task, char*) {
       const int64_t item = task / pieces, j0 = task % pieces * columns, j1 = j0 + columns < s.n ? j0 + columns : s.n;
-      matvec_rows(s, a + item * strideA, b + item * strideB, c + item * strideC, bias, j0, j1);
+      b.rows(s, a + item * stride_a, b.data + item * b.stride, c + item * stride_c, bias, j0, j1);
     });
   }
   const MatmulTiles tiles = matmul_tiles(s, batch);
@@ -254,8 +256,20 @@ static void matmul_kernel(const Args& args, const Ctx& ctx) {
     int64_t j1 = micro * (column + 1) / tiles.columns * MM_WIDTH;
     if (j1 > s.n) j1 = s.n;
     const int64_t i0 = s.m * row / tiles.rows, i1 = s.m * (row + 1) / tiles.rows;
-    matmul_tile(s, a + item * strideA, b + item * strideB, c + item * strideC, bias, i0, i1, j0, j1, scratch);
+    matmul_tile(s, a + item * stride_a, b, item, c + item * stride_c, bias, i0, i1, j0, j1, scratch);
   });
+}
+
+static void matmul_kernel(const Args& args, const Ctx& ctx) {
+  const float *a = args.f(0), *bias = args.f(3);
+  const int64_t batch = args.n(4), stride_b = args.n(11) * (int64_t)sizeof(float);
+  MatmulShape s;
+  s.m = args.n(5), s.n = args.n(6), s.k = args.n(7);
+  s.transA = args.n(8) != 0, s.transB = args.n(9) != 0, s.accumulate = args.n(13) != 0;
+  s.lda = s.transA ? s.m : s.k;
+  s.ldb = s.transB ? s.k : s.n;
+  const MatmulRight b = {(const char*)args.f(1), stride_b, s.transB ? matmul_pack_b_by_n : matmul_pack_b, matvec_rows<WeightsF32>};
+  matmul_run(ctx, s, batch, a, args.n(10), b, args.f(2), args.n(12), bias);
 }
 
 static const Entry matmul_entries[] = {{"matmul", 14, matmul_kernel}};

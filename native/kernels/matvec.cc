@@ -13,27 +13,32 @@ constexpr int64_t MV_LIMIT = 16;
 // Elements of b per task.
 constexpr int64_t MV_CHUNK = 1 << 16;
 
-// c[R][S] = a[R][k] . b[S][k]
-template <int R, int S>
-static void matvec_dots(const MatmulShape& s, const float* a, const float* b, float* c, const float* bias) {
+// c[R][S] = a[R][k] . b[S][k], b in format F, one sum of W lanes for each element of c whatever R, S and F.
+template <class F, int R, int S>
+static void matvec_dots(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias) {
+  const int64_t row = weight_bytes<F>(s.k), steps = s.k / F::STEP;
   vf acc[R][S];
   MM_UNROLL for (int r = 0; r < R; r++) MM_UNROLL for (int t = 0; t < S; t++) acc[r][t] = vset1(0.0f);
-  int64_t p = 0;
-  for (; p + W <= s.k; p += W) {
-    vf ar[R];
-    MM_UNROLL for (int r = 0; r < R; r++) ar[r] = vload(a + r * s.k + p);
-    MM_UNROLL for (int t = 0; t < S; t++) {
-      const vf bt = vload(b + t * s.k + p);
-      MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(ar[r], bt, acc[r][t]);
+  const float* from = a;
+  for (int64_t i = 0; i < steps; i++, from += F::STEP, b += F::BYTES) {
+    MM_UNROLL for (int v = 0; v < F::STEP / W; v++) {
+      vf ar[R];
+      MM_UNROLL for (int r = 0; r < R; r++) ar[r] = vload(from + r * s.k + v * W);
+      MM_UNROLL for (int t = 0; t < S; t++) {
+        const vf bt = F::load(b + t * row, v);
+        MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(ar[r], bt, acc[r][t]);
+      }
     }
   }
-  if (p < s.k) {
-    const int rest = (int)(s.k - p);
-    vf ar[R];
-    MM_UNROLL for (int r = 0; r < R; r++) ar[r] = vload_part(a + r * s.k + p, rest);
-    MM_UNROLL for (int t = 0; t < S; t++) {
-      const vf bt = vload_part(b + t * s.k + p, rest);
-      MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(ar[r], bt, acc[r][t]);
+  if constexpr (F::STEP == W) {
+    const int rest = (int)(s.k % W);
+    if (rest > 0) {
+      vf ar[R];
+      MM_UNROLL for (int r = 0; r < R; r++) ar[r] = vload_part(from + r * s.k, rest);
+      MM_UNROLL for (int t = 0; t < S; t++) {
+        const vf bt = F::load_part(b + t * row, rest);
+        MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(ar[r], bt, acc[r][t]);
+      }
     }
   }
   for (int r = 0; r < R; r++) {
@@ -46,25 +51,27 @@ static void matvec_dots(const MatmulShape& s, const float* a, const float* b, fl
 }
 
 // R rows of a with columns [j0, j1) of c, S at a time.
-template <int R, int S>
-static void matvec_columns(const MatmulShape& s, const float* a, const float* b, float* c, const float* bias, int64_t j0,
+template <class F, int R, int S>
+static void matvec_columns(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias, int64_t j0,
                            int64_t j1) {
+  const int64_t row = weight_bytes<F>(s.k);
   int64_t j = j0;
-  for (; j + S <= j1; j += S) matvec_dots<R, S>(s, a, b + j * s.k, c + j, bias ? bias + j : nullptr);
-  for (; j < j1; j++) matvec_dots<R, 1>(s, a, b + j * s.k, c + j, bias ? bias + j : nullptr);
+  for (; j + S <= j1; j += S) matvec_dots<F, R, S>(s, a, b + j * row, c + j, bias ? bias + j : nullptr);
+  for (; j < j1; j++) matvec_dots<F, R, 1>(s, a, b + j * row, c + j, bias ? bias + j : nullptr);
 }
 
-static void matvec_rows(const MatmulShape& s, const float* a, const float* b, float* c, const float* bias, int64_t j0,
+template <class F>
+static void matvec_rows(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias, int64_t j0,
                         int64_t j1) {
-  if (s.m == 1) return matvec_columns<1, MV_STREAMS>(s, a, b, c, bias, j0, j1);
+  if (s.m == 1) return matvec_columns<F, 1, MV_STREAMS>(s, a, b, c, bias, j0, j1);
   // A few weights at a time, so that they stay in the first cache for all rows of a.
   constexpr int64_t STEP = MV_SHARED_STREAMS;
   for (int64_t j = j0; j < j1; j += STEP) {
     const int64_t end = j + STEP < j1 ? j + STEP : j1;
     int64_t i = 0;
     for (; i + MV_ROWS <= s.m; i += MV_ROWS)
-      matvec_columns<MV_ROWS, MV_SHARED_STREAMS>(s, a + i * s.k, b, c + i * s.n, bias, j, end);
-    for (; i < s.m; i++) matvec_columns<1, MV_SHARED_STREAMS>(s, a + i * s.k, b, c + i * s.n, bias, j, end);
+      matvec_columns<F, MV_ROWS, MV_SHARED_STREAMS>(s, a + i * s.k, b, c + i * s.n, bias, j, end);
+    for (; i < s.m; i++) matvec_columns<F, 1, MV_SHARED_STREAMS>(s, a + i * s.k, b, c + i * s.n, bias, j, end);
   }
 }
 
