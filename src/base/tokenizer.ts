@@ -9,8 +9,12 @@ export interface Tokenizer {
   readonly specialTokens: Readonly<Record<string, string>>;
   encode(text: string, options?: EncodeOptions): number[];
   decode(ids: readonly number[]): string;
-  /** Decodes token by token; never returns half a character. */
-  streamDecoder(): StreamDecoder;
+  /**
+   * Decodes token by token; never returns half a character. `isContinuation` (default false): the tokens go on behind
+   * others, so a space in front of the first one is part of the text. Vocabularies in the manner of Llama otherwise
+   * take it for the one that `encode` adds.
+   */
+  streamDecoder(options?: { isContinuation?: boolean }): StreamDecoder;
   /** The files that belong beside a checkpoint, by name (e.g. `tokenizer.json`). */
   toFiles(): Record<string, string>;
 }

@@ -3,41 +3,45 @@
  * front of a continuation it would be one space too many.
  */
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
-import { anyOf } from './words.ts';
+import type { JsonObject } from './library-json.ts';
+import { type AddedToken, anyOf } from './words.ts';
 
-type JsonObject = { [key: string]: unknown };
+/** The tokenizer without the space in front, sharing the vocabulary; null if it adds none. */
+export function withoutPrefix(
+  library: HuggingFaceTokenizer,
+  json: JsonObject,
+  config: JsonObject,
+): HuggingFaceTokenizer | null {
+  const normalizer = bare(json.normalizer);
+  const words = bare(json.pre_tokenizer);
+  if (normalizer === json.normalizer && words === json.pre_tokenizer) return null;
+  const model = { type: 'BPE', vocab: {}, merges: [] };
+  const changed = new HuggingFaceTokenizer({ ...json, normalizer, pre_tokenizer: words, model }, config);
+  changed.model = library.model;
+  return changed;
+}
 
 /**
- * Encodes without the space in front of the text. What comes behind an added token inside the text is encoded as
- * always: there the space belongs to the ids that the model was trained with. Null if the tokenizer adds no space;
- * `library` is the opened tokenizer, whose vocabulary is shared, `encode` its encoding.
+ * Encodes a continuation: up to the first added token by `encodeBare`, the rest as always: behind an added token the
+ * space belongs to the ids that the model was trained with.
  */
 export function continuationEncoder(
-  tokenizerJson: JsonObject,
-  tokenizerConfig: JsonObject,
-  library: HuggingFaceTokenizer,
+  added: readonly AddedToken[],
+  encodeBare: (text: string) => number[],
   encode: (text: string) => number[],
-): ((text: string) => number[]) | null {
-  const normalizer = withoutPrefix(tokenizerJson.normalizer);
-  const words = withoutPrefix(tokenizerJson.pre_tokenizer);
-  if (normalizer === tokenizerJson.normalizer && words === tokenizerJson.pre_tokenizer) return null;
-  const empty = { type: 'BPE', vocab: {}, merges: [] };
-  const changed = { ...tokenizerJson, normalizer, pre_tokenizer: words, model: empty };
-  const bare = new HuggingFaceTokenizer(changed, tokenizerConfig);
-  bare.model = library.model;
-  const added = [...library.get_added_tokens_decoder().values()];
+): (text: string) => number[] {
   const cut = anyOf(added.map(({ content }) => content));
   return (text) => {
-    const found = cut?.exec(text) ?? null;
-    const head = found ? text.slice(0, found.index) : text;
-    const takesSpace = found && added.some(({ content, lstrip }) => lstrip && content === found[0]);
-    const first = bare.encode(takesSpace ? head.trimEnd() : head, { add_special_tokens: false }).ids;
-    return found ? [...first, ...encode(text.slice(found.index))] : first;
+    const found = cut?.exec(text);
+    if (!found) return encodeBare(text);
+    const head = text.slice(0, found.index);
+    const takesSpace = added.some(({ content, lstrip }) => lstrip && content === found[0]);
+    return [...encodeBare(takesSpace ? head.trimEnd() : head), ...encode(text.slice(found.index))];
   };
 }
 
 /** A normalizer or pre-tokenizer that adds no space in front; the same object if it never did. */
-function withoutPrefix(part: unknown): unknown {
+function bare(part: unknown): unknown {
   if (typeof part !== 'object' || part === null) return part;
   const { type, prepend_scheme: scheme, add_prefix_space: adds } = part as JsonObject;
   if (type === 'Prepend') return null;
@@ -46,7 +50,7 @@ function withoutPrefix(part: unknown): unknown {
   for (const list of ['normalizers', 'pretokenizers']) {
     const parts = (part as JsonObject)[list];
     if (type !== 'Sequence' || !Array.isArray(parts)) continue;
-    const changed = parts.map(withoutPrefix);
+    const changed = parts.map(bare);
     if (changed.some((one, i) => one !== parts[i])) {
       return { ...part, [list]: changed.filter((one) => one !== null) };
     }

@@ -2,9 +2,9 @@
  * The special tokens by role, from what stands beside a tokenizer.json: tokenizer_config.json, special_tokens_map.json
  * and the model's own eos_token_id. Tokens are named as text or as an object with `content`.
  */
-import { ConfigError } from '../base/errors.ts';
 
-type JsonObject = { [key: string]: unknown };
+import { ConfigError } from '../base/errors.ts';
+import type { JsonObject } from './library-json.ts';
 
 /** Member names such as `bos_token`; others (add_bos_token, additional_special_tokens) are no single token. */
 const ROLE = /^(bos|eos|unk|sep|pad|cls|mask)_token$/;

@@ -1,19 +1,18 @@
 /**
- * Tokenizers from Hugging Face files, run by `@huggingface/tokenizers`. Ours are the checks, the streaming decoder and
- * the choice by file name; the vocabulary work is the library's.
+ * Tokenizers from Hugging Face files, run by `@huggingface/tokenizers`. Ours are the checks, decoding, the
+ * splitting of long texts and the choice by file name; the vocabulary work is the library's.
  */
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
-import { BYTE_OF_CHAR } from '../base/byte-alphabet.ts';
-import { ConfigError, FormatError } from '../base/errors.ts';
-import type { Tokenizer } from '../base/tokenizer.ts';
+import { ConfigError, FormatError, MambaError } from '../base/errors.ts';
+import type { StreamDecoder, Tokenizer } from '../base/tokenizer.ts';
 import { BYTES_FILE, byteTokenizer } from './bytes.ts';
-import { continuationEncoder } from './continuation.ts';
+import { continuationEncoder, withoutPrefix } from './continuation.ts';
+import { type JsonObject, jsonForLibrary } from './library-json.ts';
+import { llamaEncoder } from './llama-words.ts';
 import { findEos, namedTokens, withSpecialTokensMap } from './special-tokens.ts';
-import { byteStreamDecoder, type TokenPiece, windowStreamDecoder } from './stream-decoder.ts';
-import { wordEncoder } from './words.ts';
-
-/** A parsed `tokenizer.json` or `tokenizer_config.json`. */
-export type JsonObject = { [key: string]: unknown };
+import { byteStreamDecoder, pairStreamDecoder, type TokenPiece } from './stream-decoder.ts';
+import { type PieceDecoding, pieceDecoding } from './token-pieces.ts';
+import { type AddedToken, wordEncoder } from './words.ts';
 
 export interface JsonTokenizer extends Tokenizer {
   readonly kind: 'json';
@@ -38,47 +37,54 @@ export function tokenizerFromJson(
   tokenizerConfig: JsonObject = {},
   options: TokenizerOptions = {},
 ): JsonTokenizer {
-  const library = openLibrary(tokenizerJson, tokenizerConfig);
-  const idByToken = library.get_vocab(true);
-  let vocabSize = 0;
-  for (const id of idByToken.values()) vocabSize = Math.max(vocabSize, id + 1);
-  const added = library.get_added_tokens_decoder();
+  const { library, bare, pieces, added, vocabSize } = open(tokenizerJson, tokenizerConfig);
+  const tokenOf = (id: number): string | undefined => library.id_to_token(id);
+  const isAdded = new Set(added.map(({ id }) => id));
 
-  const decode = (ids: readonly number[]): string => {
+  const decodeAll = (ids: readonly number[]): string => {
     for (const id of ids) checkId(id);
-    const known = ids.filter((id) => library.id_to_token(id) !== undefined);
+    const known = ids.filter((id) => tokenOf(id) !== undefined);
     if (known.length === 0) return '';
     return library.decode(known, { skip_special_tokens: false, clean_up_tokenization_spaces: false });
   };
-
   const pieceOf = (id: number): TokenPiece => {
     checkId(id);
-    const token = library.id_to_token(id) ?? '';
-    if (added.has(id)) return token;
-    return Uint8Array.from([...token], (char) => BYTE_OF_CHAR.get(char) ?? 0);
+    return pieces!.pieceOf(tokenOf(id) ?? '', isAdded.has(id));
+  };
+  const streamDecoder = ({ isContinuation = false } = {}): StreamDecoder =>
+    pieces ? byteStreamDecoder(pieceOf, pieces.dropsSpace && !isContinuation) : pairStreamDecoder(decodeAll);
+  const decode = (ids: readonly number[]): string => {
+    if (!pieces) return decodeAll(ids);
+    const decoder = streamDecoder();
+    let text = '';
+    for (const id of ids) text += decoder.push(id);
+    return text + decoder.flush();
   };
 
-  const byteOf = (id: number): number => {
-    const match = /^<0x([0-9A-Fa-f]{2})>$/.exec(library.id_to_token(id) ?? '');
-    return match ? Number.parseInt(match[1]!, 16) : -1;
-  };
+  const encoderOf = (by: HuggingFaceTokenizer) => (text: string) =>
+    by.encode(text, { add_special_tokens: false }).ids;
+  const encodeWhole = encoderOf(library);
+  const encodeBare = bare ? encoderOf(bare) : encodeWhole;
+  const byWords = wordEncoder(tokenizerJson, tokenizerConfig, encodeWhole);
+  const byLlamaWords = llamaEncoder(tokenizerJson, tokenizerConfig, encodeBare);
+  const encode = byWords ?? (byLlamaWords ? (text: string) => byLlamaWords(text, false) : encodeWhole);
+  const encodeRest = byLlamaWords
+    ? (text: string) => byLlamaWords(text, true)
+    : bare
+      ? continuationEncoder(added, encodeBare, encodeWhole)
+      : encode;
 
-  const encode = (text: string): number[] => library.encode(text, { add_special_tokens: false }).ids;
-  const encodeFast = wordEncoder(tokenizerJson, tokenizerConfig, encode) ?? encode;
-  const encodeRest = continuationEncoder(tokenizerJson, tokenizerConfig, library, encode) ?? encodeFast;
-
-  const special = new Set([...added.values()].filter((token) => token.special).map(({ content }) => content));
+  const special = new Set(added.filter((token) => token.special).map(({ content }) => content));
   const ofModel = options.eosId ?? null;
   const specialTokens = namedTokens(tokenizerConfig);
   const eosId = findEos(
-    (token) => idByToken.get(token),
+    (token) => library.token_to_id(token),
     (token) => special.has(token),
     specialTokens.eos_token,
-    ofModel !== null && library.id_to_token(ofModel) !== undefined ? ofModel : null,
+    ofModel !== null && tokenOf(ofModel) !== undefined ? ofModel : null,
   );
-  if (eosId !== null) specialTokens.eos_token = library.id_to_token(eosId)!;
+  if (eosId !== null) specialTokens.eos_token = tokenOf(eosId)!;
 
-  const byteLevel = isByteLevel(tokenizerJson.decoder);
   return {
     kind: 'json',
     vocabSize,
@@ -86,10 +92,10 @@ export function tokenizerFromJson(
     specialTokens,
     encode: (text, { addSpecialTokens = false, isContinuation = false } = {}) => {
       if (isContinuation) return encodeRest(text);
-      return addSpecialTokens ? library.encode(text, { add_special_tokens: true }).ids : encodeFast(text);
+      return addSpecialTokens ? library.encode(text, { add_special_tokens: true }).ids : encode(text);
     },
     decode,
-    streamDecoder: () => (byteLevel ? byteStreamDecoder(pieceOf) : windowStreamDecoder(decode, byteOf)),
+    streamDecoder,
     toFiles: () => ({
       'tokenizer.json': JSON.stringify(tokenizerJson),
       'tokenizer_config.json': JSON.stringify(tokenizerConfig),
@@ -127,22 +133,37 @@ export function tokenizerFromFiles(
   return tokenizerFromJson(parseObject('tokenizer.json', json), config, options);
 }
 
-function openLibrary(tokenizerJson: JsonObject, tokenizerConfig: JsonObject): HuggingFaceTokenizer {
+interface Opened {
+  library: HuggingFaceTokenizer;
+  /** The same without a space in front of the text; null if there never is one. */
+  bare: HuggingFaceTokenizer | null;
+  pieces: PieceDecoding | null;
+  added: AddedToken[];
+  vocabSize: number;
+}
+
+/** Opens and tries the tokenizer, so that a file that passes does not fail later. */
+function open(tokenizerJson: JsonObject, tokenizerConfig: JsonObject): Opened {
   try {
-    return new HuggingFaceTokenizer(tokenizerJson, tokenizerConfig);
+    const json = jsonForLibrary(tokenizerJson);
+    const library = new HuggingFaceTokenizer(json, tokenizerConfig);
+    const bare = withoutPrefix(library, json, tokenizerConfig);
+    const pieces = pieceDecoding(json.decoder);
+    const added = [...library.get_added_tokens_decoder().values()];
+    const { ids } = library.encode('a b', { add_special_tokens: true });
+    if (!ids.every(Number.isInteger)) throw new Error('special tokens without an id');
+    if (ids.length > 0) library.decode(ids);
+    let vocabSize = (library.model as unknown as { vocab: unknown[] }).vocab.length;
+    for (const { id } of added) vocabSize = Math.max(vocabSize, id + 1);
+    return { library, bare, pieces, added, vocabSize };
   } catch (cause) {
+    if (cause instanceof MambaError) throw cause;
     throw new FormatError(
       `tokenizer: expected the contents of a Hugging Face tokenizer.json, got one the library refuses: ` +
         `${String(cause instanceof Error ? cause.message : cause)}. Download the file again.`,
       { cause },
     );
   }
-}
-
-/** Whether the decoder maps characters to bytes; it may stand in a sequence. */
-function isByteLevel(decoder: unknown): boolean {
-  const { type, decoders } = (decoder ?? {}) as { type?: unknown; decoders?: unknown };
-  return type === 'ByteLevel' || (Array.isArray(decoders) && decoders.some(isByteLevel));
 }
 
 function checkId(id: number): void {

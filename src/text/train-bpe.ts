@@ -7,8 +7,8 @@
 
 import { CHAR_OF_BYTE } from '../base/byte-alphabet.ts';
 import { ConfigError } from '../base/errors.ts';
+import type { JsonObject } from './library-json.ts';
 import { learnMerges } from './merges.ts';
-import type { JsonObject } from './tokenizer.ts';
 import { anyOf, WORD_PATTERN } from './words.ts';
 
 export interface TrainBpeOptions {

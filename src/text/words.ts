@@ -3,19 +3,28 @@
  * encoded far faster when the ids of each word are remembered.
  */
 
-/** How GPT-2 splits text into words. Source: openai/gpt-2, encoder.py. */
-export const WORD_PATTERN = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
+/**
+ * How GPT-2 splits text into words. Source: openai/gpt-2, encoder.py. White space is Unicode's, as there; JavaScript's \s
+ * takes U+FEFF for a space and U+0085 for none.
+ */
+export const WORD_PATTERN =
+  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
 
 const MAX_WORDS = 100_000;
 const MAX_WORD_CHARS = 64;
 
-interface AddedToken {
+export interface AddedToken {
   id: number;
   content: string;
   special?: boolean;
   lstrip?: boolean;
   rstrip?: boolean;
   normalized?: boolean;
+}
+
+/** Those with a name; the others do nothing. */
+export function addedTokens(tokenizerJson: { [key: string]: unknown }): AddedToken[] {
+  return ((tokenizerJson.added_tokens ?? []) as AddedToken[]).filter(({ content }) => content !== '');
 }
 
 /**
@@ -29,7 +38,7 @@ export function wordEncoder(
 ): ((text: string) => number[]) | null {
   const split = (tokenizerJson.pre_tokenizer ?? {}) as { [key: string]: unknown };
   const normalizer = (tokenizerJson.normalizer as { type?: unknown } | null)?.type ?? null;
-  const added = (tokenizerJson.added_tokens ?? []) as AddedToken[];
+  const added = addedTokens(tokenizerJson);
   const isGpt2Like =
     (tokenizerJson.model as { type?: unknown }).type === 'BPE' &&
     split.type === 'ByteLevel' &&
@@ -51,15 +60,7 @@ export function wordEncoder(
   const sectionsOf = (text: string): string[] =>
     splitAt(text, first).flatMap((section) => (idOfAdded.has(section) ? section : splitAt(section, second)));
 
-  const known = new Map<string, readonly number[]>();
-  const idsOf = (word: string): readonly number[] => {
-    const found = known.get(word);
-    if (found !== undefined) return found;
-    const ids = encode(word);
-    if (known.size >= MAX_WORDS) known.clear();
-    if (word.length <= MAX_WORD_CHARS) known.set(word, ids);
-    return ids;
-  };
+  const idsOf = remembered(encode);
   return (text) => {
     if (normalizer === 'NFC' && text.normalize('NFC') !== text) return encode(text);
     const out: number[] = [];
@@ -70,6 +71,19 @@ export function wordEncoder(
         for (const [word] of section.matchAll(WORD_PATTERN)) for (const part of idsOf(word)) out.push(part);
     }
     return out;
+  };
+}
+
+/** Remembers the ids of short words; all are forgotten when they become too many. */
+export function remembered(encode: (word: string) => number[]): (word: string) => readonly number[] {
+  const known = new Map<string, readonly number[]>();
+  return (word) => {
+    const found = known.get(word);
+    if (found !== undefined) return found;
+    const ids = encode(word);
+    if (known.size >= MAX_WORDS) known.clear();
+    if (word.length <= MAX_WORD_CHARS) known.set(word, ids);
+    return ids;
   };
 }
 

@@ -3,7 +3,6 @@ import { describe, expect, it } from 'vitest';
 import { ConfigError, FormatError } from '../../src/base/errors.ts';
 import type { Tokenizer } from '../../src/base/tokenizer.ts';
 import { type JsonObject, tokenizerFromFiles, tokenizerFromJson, trainBpe } from '../../src/text/index.ts';
-import { endsInsideCharacter } from '../../src/text/stream-decoder.ts';
 import { ODD_TEXTS } from './odd-texts.ts';
 
 function streamed(tokenizer: Tokenizer, ids: readonly number[]): string {
@@ -247,23 +246,6 @@ describe('a vocabulary with space prefixes and byte fallback', () => {
       }),
     );
     expect(tokenizer.encode('', { isContinuation: true })).toEqual([]);
-  });
-});
-
-describe('endsInsideCharacter', () => {
-  it('agrees with the platform decoder: more bytes could still change the last character', () => {
-    const byte = fc.oneof(
-      fc.integer({ min: 0, max: 255 }),
-      fc.constantFrom(0xe0, 0xed, 0xf0, 0xf4, 0xc2, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf),
-    );
-    fc.assert(
-      fc.property(fc.array(byte, { maxLength: 8 }), (bytes) => {
-        const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
-        decoder.decode(Uint8Array.from(bytes), { stream: true });
-        expect(endsInsideCharacter(bytes)).toBe(decoder.decode() !== '');
-      }),
-      { numRuns: 2000 },
-    );
   });
 });
 
