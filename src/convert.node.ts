@@ -1,12 +1,18 @@
-/** Models from one file format to another, one tensor in memory at a time. */
+/** Models from one file format to another, at most one tensor in memory at a time. */
 import { basename } from 'node:path';
+import { storageBytes } from './base/dtype.ts';
 import { ConfigError } from './base/errors.ts';
+import { sizeOf } from './base/shape.ts';
+import type { WeightDType } from './base/weight-types.ts';
 import { saveCheckpoint } from './io/checkpoint.node.ts';
 import { writeFileAtomic } from './io/file.ts';
-import { type GgufWeights, ggufContent } from './io/gguf-export.ts';
-import { ggufChunks, storedBytes } from './io/gguf-write.ts';
+import { type GgufSource, type GgufWeights, ggufContent } from './io/gguf-export.ts';
+import { ggufChunks } from './io/gguf-write.ts';
+import type { LocateOptions } from './io/locate.node.ts';
 import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
+import { pieceRanges, type StoredWeight } from './io/weight-pieces.ts';
 import { LanguageModel } from './models/language-model.ts';
+import type { Tensor } from './tensor/tensor.ts';
 
 export interface WriteGgufOptions {
   /** Element type of the matrices, default f32; what must stay precise is float32 in any case. */
@@ -25,7 +31,8 @@ export interface WrittenModel {
 
 /**
  * Writes or replaces one GGUF file that llama.cpp runs and `loadModel` opens. Q8_0 and Q4_0 round as ggml does; with q4_0
- * the head (the tied embedding, or lm_head) is Q8_0, and rows that 32 does not divide are F16.
+ * the head (the tied embedding, or lm_head) is Q8_0, and rows that 32 does not divide are F16. Weights that are stored in the
+ * wanted type already keep their bytes.
  *
  * Throws UnsupportedError for models GGUF has no place for (LayerNorm, MLP sublayers), FormatError for weights that are
  * not finite or too large for the type. The file that was there before stays on any failure.
@@ -42,20 +49,32 @@ export async function writeGguf(
   const source = model instanceof LanguageModel ? sourceOf(model) : model;
   const { metadata, entries, notes } = ggufContent(source, weights, name);
   await writeFileAtomic(path, ggufChunks(metadata, entries));
-  const weightBytes = entries.reduce((sum, { type, shape }) => sum + storedBytes(type, shape), 0);
+  const weightBytes = entries.reduce((sum, { dtype, shape }) => sum + storageBytes(dtype, sizeOf(shape)), 0);
   return { path, weightBytes, notes };
 }
 
-function sourceOf(model: LanguageModel): Pick<Pretrained, 'config' | 'tokenizer' | 'tensor'> {
+function sourceOf(model: LanguageModel): GgufSource {
   const parameters = new Map(model.namedParameters());
   return {
     config: model.config,
     tokenizer: model.tokenizer?.toFiles() ?? {},
-    tensor: (name) => parameters.get(name)!.floats(),
+    weight: (name) => weightOf(parameters.get(name)!),
   };
 }
 
-export interface ConvertOptions {
+function weightOf(tensor: Tensor): StoredWeight {
+  return {
+    dtype: tensor.dtype as WeightDType,
+    size: tensor.size,
+    async *pieces() {
+      for (const [at, count] of pieceRanges(tensor.size)) {
+        yield { at, count, data: await tensor.dataAt(at, count) };
+      }
+    },
+  };
+}
+
+export interface ConvertOptions extends LocateOptions {
   format: 'hf' | 'gguf';
   /** hf: f32, bf16, f16; gguf: these and q8_0, q4_0, also called q8 and q4. Default f32. */
   weights?: string;
@@ -70,7 +89,7 @@ const GGUF_WEIGHTS: readonly GgufWeights[] = ['f32', 'bf16', 'f16', 'q8_0', 'q4_
 const isGgufWeights = (text: string): text is GgufWeights =>
   (GGUF_WEIGHTS as readonly string[]).includes(text);
 
-/** Any model that `openPretrained` opens to a folder in the Hugging Face layout or to a GGUF file. */
+/** Any model that `openPretrained` opens, of a hub too, to a folder in the Hugging Face layout or to a GGUF file. */
 export async function convertModel(from: string, to: string, options: ConvertOptions): Promise<WrittenModel> {
   const { format } = options;
   const given = options.weights ?? 'f32';
@@ -80,7 +99,7 @@ export async function convertModel(from: string, to: string, options: ConvertOpt
     const known = format === 'hf' ? [...HF_WEIGHTS.keys()] : [...GGUF_WEIGHTS, 'q8', 'q4'];
     throw new ConfigError(`convertModel: expected weights ${known.join(', ')} for ${format}, got ${given}.`);
   }
-  const source = await openPretrained(from);
+  const source = await openPretrained(from, options);
   try {
     const notes = [...(source.notes ?? [])];
     if (format === 'gguf' && isGgufWeights(weights)) {

@@ -27,6 +27,10 @@ export {
   saveCheckpoint,
 } from './io/checkpoint.node.ts';
 export { FileError, fileSource, readText, writeFileAtomic } from './io/file.ts';
+export { DownloadError } from './io/http.node.ts';
+export type { HubOptions, LoadEvent } from './io/hub.node.ts';
+export { formatBytes } from './io/hub-choice.ts';
+export type { LocateOptions } from './io/locate.node.ts';
 export { openPretrained, openTensorFile, type Pretrained } from './io/pretrained.node.ts';
 export { type LoadModelOptions, loadModel, saveModel } from './load-model.node.ts';
 export { type CorpusOptions, type CorpusProgress, openCorpus } from './train/corpus.node.ts';

@@ -1,14 +1,14 @@
 /** Models on disk to models on a device, and back. */
-import { stat } from 'node:fs/promises';
 import { type DeviceName, useDevice } from './backend/backend.ts';
 import { FormatError, UnsupportedError } from './base/errors.ts';
 import { saveCheckpoint } from './io/checkpoint.node.ts';
+import type { LocateOptions } from './io/locate.node.ts';
 import { describeNonFinite, type NonFinite, reportNonFinite } from './io/non-finite.ts';
 import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
 import { LanguageModel } from './models/language-model.ts';
 import { tokenizerFromFiles } from './text/tokenizer.ts';
 
-export interface LoadModelOptions {
+export interface LoadModelOptions extends LocateOptions {
   /** Also becomes the current device. Default: the current one. */
   device?: DeviceName;
   /** How the weights are kept in memory, whatever the file holds. Only f32 for now. */
@@ -16,23 +16,25 @@ export interface LoadModelOptions {
 }
 
 /**
- * Loads a model folder (config.json, model.safetensors or its shards, tokenizer files), a weights file beside its config.json, or a
- * GGUF file, ready for inference: parameters collect no gradients until `model.requireGrad(true)`. Peak memory is the model and one
- * tensor.
+ * Loads a model folder (config.json, model.safetensors or its shards, tokenizer files), a weights file beside its config.json, a
+ * GGUF file, or a model of a hub (`org/name`, `org/name/path/file.gguf`), ready for inference: parameters collect no gradients until
+ * `model.requireGrad(true)`. Peak memory is the model and one tensor.
  *
- * Throws FileError when something is missing, FormatError for files that are damaged, do not belong together, or hold
- * NaN or infinite weights, ConfigError for a configuration out of range, UnsupportedError for what this version cannot do.
+ * A path that exists wins over a hub id. Files of a hub are kept in the cache that Hugging Face's programs share.
+ *
+ * Throws FileError when something is missing, DownloadError when a hub cannot give it, FormatError for files that are damaged, do not
+ * belong together, or hold NaN or infinite weights, ConfigError for a configuration out of range, UnsupportedError for what this
+ * version cannot do.
  */
-export async function loadModel(path: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
+export async function loadModel(idOrPath: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
   const { device, weights = 'f32' } = options;
   if (weights !== 'f32') {
     throw new UnsupportedError(
       `loadModel: expected weights f32, got ${String(weights)}. Narrow weights are not there yet; leave the option out.`,
     );
   }
-  await refuseHubId(path);
   if (device) await useDevice(device);
-  const files = await openPretrained(path);
+  const files = await openPretrained(idOrPath, options);
   try {
     return await build(files);
   } finally {
@@ -71,16 +73,6 @@ async function build(files: Pretrained): Promise<LanguageModel> {
 
 /** The files that make a tokenizer; the others only add to it. */
 const TOKENIZERS: ReadonlySet<string> = new Set(['tokenizer.json', 'mamba_tokenizer.json']);
-
-/** `org/name` that is not a path means a model on a hub. */
-async function refuseHubId(path: string): Promise<void> {
-  if (!/^[\w.-]+\/[\w.-]+$/.test(path) || path.startsWith('.')) return;
-  if (await stat(path).catch(() => null)) return;
-  throw new UnsupportedError(
-    `loadModel: expected a folder or a file, got nothing at ${path}. If it is the name of a model on a hub: ` +
-      'download its folder first, this version loads from disk only.',
-  );
-}
 
 /**
  * Writes or replaces a model folder in the Hugging Face layout (config.json, model.safetensors in float32, tokenizer files) as one

@@ -13,6 +13,7 @@ import { openFolderSet } from './folder.node.ts';
 import { openGgufModel } from './gguf-model.ts';
 import { configFromJson } from './hf-config.ts';
 import type { JsonObject } from './json.ts';
+import { knownTokenizer, type LocateOptions, locateModel, locateTokenizer } from './locate.node.ts';
 import { CONFIG_FILE, GGUF, TOKENIZER_FILES, WEIGHTS_FILE, WEIGHTS_FILES } from './model-files.ts';
 import { checkTensors, EMBEDDINGS, expectedTensors, LM_HEAD, normaliseNames } from './pretrained.ts';
 import { openSharded } from './shards.ts';
@@ -44,8 +45,35 @@ export interface Pretrained {
   close(): Promise<void>;
 }
 
-/** Opens a model folder, a weights file (safetensors or torch.save's), the index of a sharded set, or a .gguf file. */
-export async function openPretrained(path: string): Promise<Pretrained> {
+/**
+ * Opens a model folder, a weights file (safetensors or torch.save's), the index of a sharded set, a .gguf file, or a model of a hub:
+ * `org/name` or `org/name/path/file.gguf`, downloaded into the cache first.
+ */
+export async function openPretrained(idOrPath: string, options: LocateOptions = {}): Promise<Pretrained> {
+  const given = options.tokenizer === undefined ? null : await locateTokenizer(options.tokenizer, options);
+  const place = await locateModel(idOrPath, options);
+  const model = await openPath(place.path);
+  try {
+    const isMissing = place.isFromHub && !hasTokenizer(model.tokenizer);
+    const folder = given ?? (isMissing ? await knownTokenizer(model.config, idOrPath, options) : null);
+    options.onProgress?.({ kind: 'complete' });
+    if (folder === null) return model;
+    const tokenizer = await readTokenizer(folder);
+    if (hasTokenizer(tokenizer)) return { ...model, tokenizer };
+    throw new FileError(
+      `openPretrained: expected tokenizer.json in ${folder}, got no such file. Name another tokenizer.`,
+    );
+  } catch (error) {
+    await model.close();
+    throw error;
+  }
+}
+
+/** The others only add to it. */
+const hasTokenizer = (files: Readonly<Record<string, string>>): boolean =>
+  'tokenizer.json' in files || 'mamba_tokenizer.json' in files;
+
+async function openPath(path: string): Promise<Pretrained> {
   const found = await expectPath('openPretrained', 'a model folder or file', path);
   const gguf = found.isDirectory() ? await findGguf(path) : path;
   if (gguf !== null && GGUF.test(gguf)) return openGgufFile(gguf);
