@@ -11,6 +11,7 @@ import { ggufChunks } from './io/gguf-write.ts';
 import type { LocateOptions } from './io/locate.node.ts';
 import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
 import { pieceRanges, type StoredWeight } from './io/weight-pieces.ts';
+import { textFilesOf } from './load-model.node.ts';
 import { LanguageModel } from './models/language-model.ts';
 import type { Tensor } from './tensor/tensor.ts';
 
@@ -57,7 +58,7 @@ function sourceOf(model: LanguageModel): GgufSource {
   const parameters = new Map(model.namedParameters());
   return {
     config: model.config,
-    tokenizer: model.tokenizer?.toFiles() ?? {},
+    tokenizer: textFilesOf(model),
     weight: (name) => weightOf(parameters.get(name)!),
   };
 }

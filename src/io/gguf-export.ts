@@ -5,12 +5,14 @@
  */
 import { UnsupportedError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
+import { toFloats, type WeightDType } from '../base/weight-types.ts';
 import { type ModelConfig, paddedVocabSize } from '../models/config.ts';
 import { toGgufName } from './gguf-names.ts';
 import { vocabularyFields } from './gguf-vocabulary.ts';
 import type { GgufEntry, GgufField } from './gguf-write.ts';
-import { EMBEDDINGS, expectedTensors, LM_HEAD } from './pretrained.ts';
-import { WRITTEN_TYPES, type WrittenType } from './quants-encode.ts';
+import { keptType } from './kept-types.ts';
+import { expectedTensors } from './pretrained.ts';
+import { convertPiece, type StoredWeight, type WeightPiece } from './weight-pieces.ts';
 
 export type GgufWeights = 'f32' | 'bf16' | 'f16' | 'q8_0' | 'q4_0';
 
@@ -19,7 +21,7 @@ export interface GgufSource {
   readonly config: ModelConfig;
   /** The tokenizer's files by name. */
   readonly tokenizer: Readonly<Record<string, string>>;
-  tensor(name: string): Promise<Float32Array>;
+  weight(name: string): StoredWeight;
 }
 
 export interface GgufContent {
@@ -31,12 +33,12 @@ export interface GgufContent {
 
 /** general.file_type */
 const FILE_TYPES: Record<GgufWeights, number> = { f32: 0, f16: 1, q4_0: 2, q8_0: 7, bf16: 32 };
-const TYPES: Record<GgufWeights, WrittenType> = {
-  f32: 'F32',
-  bf16: 'BF16',
-  f16: 'F16',
-  q8_0: 'Q8_0',
-  q4_0: 'Q4_0',
+const DTYPES: Record<GgufWeights, WeightDType> = {
+  f32: 'f32',
+  bf16: 'bf16',
+  f16: 'f16',
+  q8_0: 'q8',
+  q4_0: 'q4',
 };
 /** llama.cpp wants a context length; a recurrent model has none. */
 const CONTEXT_LENGTH = 1 << 20;
@@ -84,36 +86,43 @@ function modelFields(config: ModelConfig, weights: GgufWeights, name: string): [
 function entriesOf(source: GgufSource, weights: GgufWeights): GgufEntry[] {
   const { config } = source;
   const entries: GgufEntry[] = [];
-  // The head decides every token, so it keeps eight bits in a file of four.
-  const head = config.tie_embeddings ? EMBEDDINGS : LM_HEAD;
-  const wanted = (ours: string): WrittenType =>
-    weights === 'q4_0' && ours === head ? 'Q8_0' : TYPES[weights];
   for (const [ours, full] of expectedTensors(config)) {
     const isConv = ours.endsWith('.conv1d.weight');
     const shape: Shape = isConv ? [full[0]!, full[2]!] : full;
-    const isMatrix = shape.length === 2 && !isConv && ours.endsWith('.weight');
-    const data = async (): Promise<Float32Array> => {
-      const values = await source.tensor(ours);
-      return ours.endsWith('.A_log') ? values.map((x) => -Math.exp(x)) : values;
-    };
-    entries.push({
-      name: toGgufName(ours)!,
-      type: isMatrix ? fitted(wanted(ours), shape) : 'F32',
-      shape,
-      data,
-    });
+    const weight = source.weight(ours);
+    const dtype = keptType(ours, full, weight.dtype, DTYPES[weights], config);
+    const bytes = () => bytesOf(ours.endsWith('.A_log') ? negativeExp(weight) : weight, dtype, ours);
+    entries.push({ name: toGgufName(ours)!, dtype, shape, bytes });
     if (isConv && !config.conv_bias) {
       // llama.cpp always reads this bias.
       const name = toGgufName(ours.replace(/weight$/, 'bias'))!;
-      const zeros = async (): Promise<Float32Array> => new Float32Array(shape[0]!);
-      entries.push({ name, type: 'F32', shape: [shape[0]!], data: zeros });
+      const zeros = async function* () {
+        yield new Uint8Array(4 * shape[0]!);
+      };
+      entries.push({ name, dtype: 'f32', shape: [shape[0]!], bytes: zeros });
     }
   }
   return entries;
 }
 
-function fitted(type: WrittenType, shape: Shape): WrittenType {
-  return shape.at(-1)! % WRITTEN_TYPES[type].block === 0 ? type : 'F16';
+async function* bytesOf(weight: StoredWeight, dtype: WeightDType, what: string): AsyncGenerator<Uint8Array> {
+  for await (const piece of weight.pieces()) {
+    const data = convertPiece(piece, weight.dtype, dtype, what);
+    yield new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  }
+}
+
+/** A = -exp(A_log). */
+function negativeExp(weight: StoredWeight): StoredWeight {
+  return {
+    dtype: 'f32',
+    size: weight.size,
+    async *pieces(): AsyncGenerator<WeightPiece> {
+      for await (const { at, count, data } of weight.pieces()) {
+        yield { at, count, data: toFloats(data, weight.dtype).map((x) => -Math.exp(x)) };
+      }
+    },
+  };
 }
 
 function notesOf(config: ModelConfig): string[] {

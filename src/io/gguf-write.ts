@@ -1,19 +1,20 @@
 /**
- * Writing GGUF version 3 in pieces: the header is computed from shapes alone, then each tensor is asked for, encoded
- * piece by piece and forgotten, so a file much larger than memory can be written. Layout: gguf-header.ts.
+ * Writing GGUF version 3 in pieces: the header is computed from shapes alone, then each tensor is asked for piece by piece,
+ * so a file much larger than memory can be written. Layout: gguf-header.ts.
  */
+import { LAYOUTS, storageBytes } from '../base/dtype.ts';
 import { ConfigError, ShapeError } from '../base/errors.ts';
 import { type Shape, showShape, sizeOf } from '../base/shape.ts';
-import { encodeValues, WRITTEN_TYPES, type WrittenType } from './quants-encode.ts';
+import type { WeightDType } from '../base/weight-types.ts';
 
 export interface GgufEntry {
   name: string;
   /** Rows (the last axis) are whole blocks of the type. */
-  type: WrittenType;
+  dtype: WeightDType;
   /** Row-major. */
   shape: Shape;
-  /** Called when the tensor is written. */
-  data: () => Promise<Float32Array>;
+  /** As stored, in any pieces. Called when the tensor is written. */
+  bytes: () => AsyncIterable<Uint8Array>;
 }
 
 /** A metadata value with its type: GGUF tells 1 (u32) from 1 (f32). */
@@ -24,9 +25,9 @@ export type GgufField =
   | { type: 'strings'; value: readonly string[] }
   | { type: 'i32s'; value: readonly number[] };
 
+/** The number of each type in the file. */
+const TYPE_IDS: Readonly<Record<WeightDType, number>> = { f32: 0, f16: 1, q4: 2, q8: 8, bf16: 30 };
 const ALIGNMENT = 32;
-/** Elements encoded at once: whole blocks of every type. */
-const PIECE_ELEMENTS = 1 << 20;
 
 /** The bytes of a file, piece by piece; use each before asking for the next. */
 export async function* ggufChunks(
@@ -34,25 +35,21 @@ export async function* ggufChunks(
   entries: readonly GgufEntry[],
 ): AsyncGenerator<Uint8Array> {
   yield encodeHeader(metadata, entries);
-  for (const { name, type, shape, data } of entries) {
-    const values = await data();
-    if (values.length !== sizeOf(shape)) {
+  for (const { name, dtype, shape, bytes } of entries) {
+    const sizeBytes = storageBytes(dtype, sizeOf(shape));
+    let written = 0;
+    for await (const piece of bytes()) {
+      written += piece.length;
+      yield piece;
+    }
+    if (written !== sizeBytes) {
       throw new ShapeError(
-        `writeGguf: expected ${sizeOf(shape)} elements for ${name} ${showShape(shape)}, got ${values.length}.`,
+        `writeGguf: expected ${sizeBytes} bytes for ${name} ${showShape(shape)} in ${dtype}, got ${written}.`,
       );
     }
-    for (let at = 0; at < values.length; at += PIECE_ELEMENTS) {
-      yield encodeValues(values.subarray(at, at + PIECE_ELEMENTS), type, name);
-    }
-    const rest = -storedBytes(type, shape) & (ALIGNMENT - 1);
+    const rest = -sizeBytes & (ALIGNMENT - 1);
     if (rest > 0) yield new Uint8Array(rest);
   }
-}
-
-/** Bytes of a tensor without padding. */
-export function storedBytes(type: WrittenType, shape: Shape): number {
-  const { block, bytes } = WRITTEN_TYPES[type];
-  return (sizeOf(shape) / block) * bytes;
 }
 
 function encodeHeader(metadata: ReadonlyMap<string, GgufField>, entries: readonly GgufEntry[]): Uint8Array {
@@ -67,22 +64,22 @@ function encodeHeader(metadata: ReadonlyMap<string, GgufField>, entries: readonl
   }
   const seen = new Set<string>();
   let offset = 0;
-  for (const { name, type, shape } of entries) {
+  for (const { name, dtype, shape } of entries) {
     if (seen.has(name)) {
       throw new ConfigError(`writeGguf: expected every name once, got ${name} again. Rename the tensor.`);
     }
     seen.add(name);
-    const { id, block } = WRITTEN_TYPES[type];
+    const { block } = LAYOUTS[dtype];
     if (shape.length > 4 || (shape.at(-1) ?? 1) % block !== 0) {
-      const expected = `at most 4 axes and rows of whole blocks of ${block} for ${type}`;
+      const expected = `at most 4 axes and rows of whole blocks of ${block} for ${dtype}`;
       throw new ShapeError(`writeGguf: expected ${expected}, got ${showShape(shape)} for ${name}.`);
     }
     out.string(name);
     out.u32(shape.length);
     for (const extent of [...shape].reverse()) out.u64(extent);
-    out.u32(id);
+    out.u32(TYPE_IDS[dtype]);
     out.u64(offset);
-    offset += Math.ceil(storedBytes(type, shape) / ALIGNMENT) * ALIGNMENT;
+    offset += Math.ceil(storageBytes(dtype, sizeOf(shape)) / ALIGNMENT) * ALIGNMENT;
   }
   return out.padded(ALIGNMENT);
 }

@@ -170,9 +170,16 @@ describe('mutations of a whole model', async () => {
     {
       config,
       tokenizer: { 'tokenizer.json': TOKENIZER },
-      tensor: async (name) => {
+      weight: (name) => {
         const size = shapes.get(name)!.reduce((a, b) => a * b, 1);
-        return Float32Array.from({ length: size }, (_, i) => Math.sin(i + 1));
+        const data = Float32Array.from({ length: size }, (_, i) => Math.sin(i + 1));
+        return {
+          dtype: 'f32',
+          size,
+          async *pieces() {
+            yield { at: 0, count: size, data };
+          },
+        };
       },
     },
     'q8_0',

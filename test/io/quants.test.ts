@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { FormatError } from '../../src/base/errors.ts';
 import { GGML_TYPES } from '../../src/io/quants.ts';
-import { encodeValues } from '../../src/io/quants-encode.ts';
+import { convertPiece } from '../../src/io/weight-pieces.ts';
 
 interface Golden {
   bytes: string;
@@ -28,6 +28,12 @@ const decode = (name: string, bytes: Uint8Array): Float32Array => {
   return out;
 };
 
+const DTYPES = { F32: 'f32', F16: 'f16', BF16: 'bf16', Q8_0: 'q8', Q4_0: 'q4' } as const;
+function encode(data: Float32Array, type: keyof typeof DTYPES, at = 0): Uint8Array {
+  const out = convertPiece({ at, count: data.length, data }, 'f32', DTYPES[type], 'output.weight');
+  return new Uint8Array(out.buffer, out.byteOffset, out.byteLength);
+}
+
 describe('golden blocks', () => {
   it('exist for every type that can be read, but F32', () => {
     const readable = [...GGML_TYPES.values()].filter((type) => type.dequantise).map(({ name }) => name);
@@ -45,24 +51,24 @@ describe('golden blocks', () => {
 
   it.each(['Q8_0', 'Q4_0'] as const)('%s rounds as ggml does', (name) => {
     const { source, quantised } = goldens[name]!;
-    expect(encodeValues(floatsOf(source!), name, 'x')).toEqual(bytesOf(quantised!));
+    expect(encode(floatsOf(source!), name)).toEqual(bytesOf(quantised!));
   });
 });
 
-describe('encodeValues', () => {
+describe('convertPiece', () => {
   it('F32, F16 and BF16', () => {
     const values = Float32Array.of(1, -2.5, 65504, 2 ** -24);
-    expect(decode('F32', encodeValues(values, 'F32', 'x'))).toEqual(values);
-    expect(decode('F16', encodeValues(values, 'F16', 'x'))).toEqual(values);
+    expect(decode('F32', encode(values, 'F32'))).toEqual(values);
+    expect(decode('F16', encode(values, 'F16'))).toEqual(values);
     const short = Float32Array.of(1, -2.5, 65536, 2 ** -130);
-    expect(decode('BF16', encodeValues(short, 'BF16', 'x'))).toEqual(short);
+    expect(decode('BF16', encode(short, 'BF16'))).toEqual(short);
   });
 
   it('values far below the scale of float16 become zero, not NaN', () => {
     for (const tiny of [1e-36, 1e-40, 2 ** -149, -1e-45]) {
       const values = new Float32Array(32).fill(tiny);
       for (const type of ['Q8_0', 'Q4_0'] as const) {
-        expect(decode(type, encodeValues(values, type, 'x')).every((x) => x === 0)).toBe(true);
+        expect(decode(type, encode(values, type)).every((x) => x === 0)).toBe(true);
       }
     }
   });
@@ -78,7 +84,7 @@ describe('encodeValues', () => {
   ] as const)('%s refuses %f by name', (type, value) => {
     const values = new Float32Array(32);
     values[7] = value;
-    expect(() => encodeValues(values, type, 'output.weight')).toThrow(FormatError);
-    expect(() => encodeValues(values, type, 'output.weight')).toThrow(/output\.weight.*element 7/);
+    expect(() => encode(values, type)).toThrow(FormatError);
+    expect(() => encode(values, type, 64)).toThrow(/output\.weight.*element 71/);
   });
 });

@@ -1,0 +1,50 @@
+/** Weights of a file into the parameters of a model, one piece at a time: no second copy, not even of one tensor. */
+import { FormatError } from '../base/errors.ts';
+import type { Shape } from '../base/shape.ts';
+import type { WeightDType } from '../base/weight-types.ts';
+import type { ModelConfig } from '../models/config.ts';
+import type { Module } from '../nn/module.ts';
+import { keep } from '../tensor/scope.ts';
+import { Tensor } from '../tensor/tensor.ts';
+import { keptType } from './kept-types.ts';
+import { addNonFinite, countNonFinite, describeNonFinite, type NonFinite } from './non-finite.ts';
+import { convertPiece, type StoredWeight } from './weight-pieces.ts';
+
+/** What loading needs of a model on disk; a Pretrained is one. */
+export interface WeightFiles {
+  readonly path: string;
+  readonly config: ModelConfig;
+  readonly tensors: ReadonlyMap<string, Shape>;
+  weight(name: string): StoredWeight;
+}
+
+/**
+ * Fills every parameter. Matrices are kept as `weights` says, by default as the file has them (keptType), and take the place of
+ * parameters of another type. Throws one FormatError that lists the weights that are not finite.
+ */
+export async function loadWeights(model: Module, files: WeightFiles, weights?: WeightDType): Promise<void> {
+  const reports: NonFinite[] = [];
+  for (const [name, parameter] of [...model.namedParameters()]) {
+    const weight = files.weight(name);
+    const dtype = keptType(name, parameter.shape, weight.dtype, weights, files.config);
+    const tensor = dtype === parameter.dtype ? parameter : replace(model, name, parameter, dtype);
+    let report: NonFinite | null = null;
+    for await (const piece of weight.pieces()) {
+      report = addNonFinite(name, report, countNonFinite(piece.data, weight.dtype), piece.at);
+      if (report) continue;
+      tensor.writeAt(piece.at, convertPiece(piece, weight.dtype, dtype, `${name} of ${files.path}`));
+    }
+    if (report) reports.push(report);
+  }
+  if (reports.length === 0) return;
+  throw new FormatError(
+    `loadModel: expected finite weights in ${files.path}, got ${describeNonFinite(reports)}. ` +
+      'The training diverged or the file is damaged; use an earlier checkpoint.',
+  );
+}
+
+function replace(model: Module, name: string, before: Tensor, dtype: WeightDType): Tensor {
+  const tensor = keep(Tensor.deferred(before.shape, dtype, before.device));
+  model.replaceParameter(name, tensor);
+  return tensor;
+}
