@@ -10,7 +10,7 @@ import type { FinishReason } from './engine.ts';
 import { type GenerateOptions, generate } from './stream.ts';
 
 /** How one answer is made. Defaults: maxTokens 2000, temperature 0.9, topP 0.7. */
-export interface ChatTurnOptions extends Omit<GenerateOptions, 'state'> {
+export interface ChatTurnOptions extends Omit<GenerateOptions, 'state' | 'echo'> {
   /** Tokens of the whole conversation, the answer included: it ends there with `length`. Default: no bound, a state does not fill up. */
   maxLength?: number;
 }

@@ -16,6 +16,7 @@ export {
   chat,
 } from './chat.ts';
 export { ChatSession, type ChatStats } from './chat-session.ts';
+export { cosineSimilarity, type EmbedOptions, embed, type Pooling } from './embed.ts';
 export {
   type FinishReason,
   generateTokens,
