@@ -6,6 +6,7 @@ import type { LocateOptions } from './io/locate.node.ts';
 import { describeNonFinite, type NonFinite, reportNonFinite } from './io/non-finite.ts';
 import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
 import { LanguageModel } from './models/language-model.ts';
+import { templateFromFiles } from './text/chat-template.ts';
 import { tokenizerFromFiles } from './text/tokenizer.ts';
 
 export interface LoadModelOptions extends LocateOptions {
@@ -63,6 +64,7 @@ async function build(files: Pretrained): Promise<LanguageModel> {
       );
     }
     model.tokenizer = tokenizer;
+    model.chatTemplate = templateFromFiles(files.tokenizer);
     await model.refreshFingerprint();
     return model;
   } catch (error) {
@@ -88,7 +90,12 @@ export async function saveModel(model: LanguageModel, folder: string): Promise<v
       shape: tensor.shape,
       data: () => tensor.floats(),
     })),
-    tokenizer: model.tokenizer?.toFiles() ?? {},
+    tokenizer: textFilesOf(model),
     eosId: model.tokenizer?.eosId ?? null,
   });
+}
+
+/** The files of its tokenizer and its chat template, by name. */
+export function textFilesOf({ tokenizer, chatTemplate }: LanguageModel): Record<string, string> {
+  return { ...tokenizer?.toFiles(), ...(chatTemplate !== null && { 'chat_template.jinja': chatTemplate }) };
 }
