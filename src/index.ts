@@ -22,7 +22,7 @@ export {
 } from './backend/backend.ts';
 export { createReference } from './backend/reference/index.ts';
 export { openWasm } from './backend/wasm.ts';
-export type { DType, TypedArray } from './base/dtype.ts';
+export type { DType, HostArray, NarrowDType, TypedArray } from './base/dtype.ts';
 export {
   ConfigError,
   DTypeError,
@@ -35,6 +35,7 @@ export {
 export { Rng } from './base/rng.ts';
 export type { Shape } from './base/shape.ts';
 export { type ByteSource, memorySource } from './base/source.ts';
+export type { WeightDType } from './base/weight-types.ts';
 export * from './generate/index.ts';
 export {
   type ModelConfig,

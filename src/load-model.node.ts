@@ -1,25 +1,34 @@
 /** Models on disk to models on a device, and back. */
 import { type DeviceName, useDevice } from './backend/backend.ts';
-import { FormatError, UnsupportedError } from './base/errors.ts';
-import { saveCheckpoint } from './io/checkpoint.node.ts';
+import { ConfigError } from './base/errors.ts';
+import { LARGEST, type WeightDType } from './base/weight-types.ts';
+import { type NamedTensor, saveCheckpoint } from './io/checkpoint.node.ts';
+import { loadWeights } from './io/load-weights.ts';
 import type { LocateOptions } from './io/locate.node.ts';
-import { describeNonFinite, type NonFinite, reportNonFinite } from './io/non-finite.ts';
 import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
 import { LanguageModel } from './models/language-model.ts';
+import type { Tensor } from './tensor/tensor.ts';
 import { templateFromFiles } from './text/chat-template.ts';
 import { tokenizerFromFiles } from './text/tokenizer.ts';
 
 export interface LoadModelOptions extends LocateOptions {
   /** Also becomes the current device. Default: the current one. */
   device?: DeviceName;
-  /** How the weights are kept in memory, whatever the file holds. Only f32 for now. */
-  weights?: 'f32' | 'bf16' | 'f16' | 'q8' | 'q4';
+  /**
+   * How matrices are kept in memory; everything else is f32. Default: as the file has them where that is one of these (BF16, F16, GGUF's
+   * Q8_0 and Q4_0), else f32, exactly. Other conversions round to nearest, as writeGguf does: with q4 the head has eight bits, and rows
+   * that 32 does not divide are f16. Training needs f32.
+   */
+  weights?: WeightDType;
 }
 
 /**
  * Loads a model folder (config.json, model.safetensors or its shards, tokenizer files), a weights file beside its config.json, a
  * GGUF file, or a model of a hub (`org/name`, `org/name/path/file.gguf`), ready for inference: parameters collect no gradients until
- * `model.requireGrad(true)`. Peak memory is the model and one tensor.
+ * `model.requireGrad(true)`. Peak memory is the model and a few megabytes.
+ *
+ * A state fits the model in every type: its fingerprint is taken from the configuration and the vectors, which are f32 in each. What
+ * follows differs as the types round.
  *
  * A path that exists wins over a hub id. Files of a hub are kept in the cache that Hugging Face's programs share.
  *
@@ -28,41 +37,29 @@ export interface LoadModelOptions extends LocateOptions {
  * version cannot do.
  */
 export async function loadModel(idOrPath: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
-  const { device, weights = 'f32' } = options;
-  if (weights !== 'f32') {
-    throw new UnsupportedError(
-      `loadModel: expected weights f32, got ${String(weights)}. Narrow weights are not there yet; leave the option out.`,
+  const { device, weights } = options;
+  if (weights !== undefined && !Object.hasOwn(LARGEST, weights)) {
+    throw new ConfigError(
+      `loadModel: expected weights ${Object.keys(LARGEST).join(', ')}, got ${String(weights)}. Leave it out to keep the file's.`,
     );
   }
   if (device) await useDevice(device);
   const files = await openPretrained(idOrPath, options);
   try {
-    return await build(files);
+    return await build(files, weights);
   } finally {
     await files.close();
   }
 }
 
-async function build(files: Pretrained): Promise<LanguageModel> {
+async function build(files: Pretrained, weights: WeightDType | undefined): Promise<LanguageModel> {
   const [eos] = [files.configJson.eos_token_id].flat();
   const tokenizer = Object.keys(files.tokenizer).some((name) => TOKENIZERS.has(name))
     ? tokenizerFromFiles(files.tokenizer, { eosId: typeof eos === 'number' ? eos : null })
     : null;
   const model = new LanguageModel(files.config, { seed: null }).requireGrad(false);
   try {
-    const reports: NonFinite[] = [];
-    for (const [name, parameter] of model.namedParameters()) {
-      const values = await files.tensor(name);
-      const report = reportNonFinite(name, values);
-      if (report) reports.push(report);
-      parameter.write(values);
-    }
-    if (reports.length > 0) {
-      throw new FormatError(
-        `loadModel: expected finite weights in ${files.path}, got ${describeNonFinite(reports)}. ` +
-          'The training diverged or the file is damaged; use an earlier checkpoint.',
-      );
-    }
+    await loadWeights(model, files, weights);
     model.tokenizer = tokenizer;
     model.chatTemplate = templateFromFiles(files.tokenizer);
     await model.refreshFingerprint();
@@ -77,22 +74,26 @@ async function build(files: Pretrained): Promise<LanguageModel> {
 const TOKENIZERS: ReadonlySet<string> = new Set(['tokenizer.json', 'mamba_tokenizer.json']);
 
 /**
- * Writes or replaces a model folder in the Hugging Face layout (config.json, model.safetensors in float32, tokenizer files) as one
- * atomic change. Loading it gives the same fingerprint, so saved states go on working.
+ * Writes or replaces a model folder in the Hugging Face layout (config.json, model.safetensors, tokenizer files) as one atomic change.
+ * bf16 and f16 weights are stored as they are, everything else in float32, exactly. Loading it gives the same fingerprint, so saved
+ * states go on working.
  */
 export async function saveModel(model: LanguageModel, folder: string): Promise<void> {
   const parameters = [...model.namedParameters()];
   await model.refreshFingerprint();
   await saveCheckpoint(folder, {
     config: model.config,
-    tensors: parameters.map(([name, tensor]) => ({
-      name,
-      shape: tensor.shape,
-      data: () => tensor.floats(),
-    })),
+    tensors: parameters.map(([name, tensor]) => ({ name, shape: tensor.shape, ...stored(tensor) })),
     tokenizer: textFilesOf(model),
     eosId: model.tokenizer?.eosId ?? null,
   });
+}
+
+/** safetensors has no blocks. */
+function stored(tensor: Tensor): Pick<NamedTensor, 'dtype' | 'data'> {
+  const { dtype } = tensor;
+  if (dtype !== 'bf16' && dtype !== 'f16') return { data: () => tensor.floats() };
+  return { dtype: dtype === 'bf16' ? 'BF16' : 'F16', data: async () => (await tensor.data()) as Uint16Array };
 }
 
 /** The files of its tokenizer and its chat template, by name. */

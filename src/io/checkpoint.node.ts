@@ -24,7 +24,9 @@ const OPTIONAL_FILES: readonly string[] = [OPTIMIZER_FILE, TRAINER_FILE, ...TOKE
 export interface NamedTensor {
   name: string;
   shape: Shape;
-  data: () => Promise<Float32Array>;
+  /** Its own stored type; raw bits are only for BF16 and F16. */
+  dtype?: 'F32' | 'BF16' | 'F16';
+  data: () => Promise<Float32Array | Uint16Array>;
 }
 
 export interface CheckpointContent extends HuggingFaceOptions {
@@ -53,7 +55,7 @@ export async function saveCheckpoint(folder: string, content: CheckpointContent)
   const tensors = [...content.tensors];
   checkTensors(expectedTensors(config), new Map(tensors.map(({ name, shape }) => [name, shape])), folder);
   const entries = (list: Iterable<NamedTensor>, dtype: TensorEntry['dtype']): TensorEntry[] =>
-    [...list].map(({ name, shape, data }) => ({ name, dtype, shape, data }));
+    [...list].map((tensor) => ({ dtype, ...tensor }));
 
   const files: FolderFile[] = [
     { name: CONFIG_FILE, content: formatJson(toHuggingFaceConfig(config, content)) },
