@@ -4,18 +4,21 @@ import { realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError } from 'commander';
 import { onDeviceNotice, VERSION } from '../index.node.ts';
+import { register as registerChat } from './commands/chat.ts';
 import { register as registerConvert } from './commands/convert.ts';
 import { register as registerEval } from './commands/eval.ts';
 import { register as registerGenerate } from './commands/generate.ts';
 import { register as registerInfo } from './commands/info.ts';
 import { register as registerLogits } from './commands/logits.ts';
 import { register as registerTrain } from './commands/train.ts';
+import { InterruptedError } from './fetching.ts';
 import { type CliIo, connectIo } from './output.ts';
 
 const COMMANDS = [
   registerTrain,
   registerEval,
   registerGenerate,
+  registerChat,
   registerLogits,
   registerConvert,
   registerInfo,
@@ -47,6 +50,7 @@ export async function run(argv: readonly string[], io: CliIo): Promise<number> {
     await program.parseAsync([...argv], { from: 'user' });
     return 0;
   } catch (error) {
+    if (error instanceof InterruptedError) return fail(error, error.exitCode);
     if (!(error instanceof CommanderError)) return fail(error, 1);
     return error.exitCode === 0 ? 0 : fail(error, 2);
   }
@@ -70,13 +74,15 @@ function processIo(): CliIo {
     stdout: process.stdout,
     stderr: process.stderr,
     stdin: process.stdin,
-    interrupts() {
+    interrupts(until) {
       const controller = new AbortController();
       for (const [name, code] of INTERRUPTS) {
-        process.on(name, () => {
+        const onSignal = (): void => {
           if (controller.signal.aborted) process.exit(code);
           controller.abort();
-        });
+        };
+        process.on(name, onSignal);
+        until?.addEventListener('abort', () => process.off(name, onSignal), { once: true });
       }
       return controller.signal;
     },

@@ -1,6 +1,8 @@
 /** Options that several commands share, and the reading of their values. A bad value is a usage error (exit code 2). */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { DeviceName, LoadModelOptions } from '../index.node.ts';
+import { type FetchOptions, fetching } from './fetching.ts';
+import type { Output } from './output.ts';
 
 const DEVICES: readonly DeviceName[] = ['native', 'wasm', 'reference'];
 
@@ -17,12 +19,22 @@ export function addCommonOptions(command: Command): Command {
 
 /** A model that is read, not run. */
 export function addSourceOption(command: Command): Command {
-  return command.requiredOption('--model <path>', 'a model folder, or a weights file beside its config.json');
+  return addFetchOptions(command.requiredOption('--model <model>', MODEL));
+}
+
+export const MODEL =
+  'a model folder, a weights file beside its config.json, a .gguf file, or a hub id (org/name)';
+
+/** Beside --model. Pass `fetching(out, options)` on. */
+export function addFetchOptions(command: Command): Command {
+  return command
+    .option('--revision <name>', 'branch, tag or commit of a hub model (main)')
+    .option('--tokenizer <path>', "a folder with tokenizer.json, or a hub id (the model's own)");
 }
 
 const WEIGHTS: readonly NonNullable<LoadModelOptions['weights']>[] = ['f32', 'bf16', 'f16', 'q8', 'q4'];
 
-/** A model that is run: --model and --weights. Pass `modelOptions(options)` to loadModel. */
+/** A model that is run: --model and --weights. Pass `modelOptions(options, out)` to loadModel. */
 export function addModelOption(command: Command): Command {
   return addSourceOption(command).addOption(
     new Option('--weights <type>', 'how matrices are kept in memory (default: as the file has them)').choices(
@@ -32,10 +44,11 @@ export function addModelOption(command: Command): Command {
 }
 
 /** What addModelOption and addCommonOptions say about loading. */
-export type ModelOptions = Pick<LoadModelOptions, 'device' | 'weights'>;
+export type ModelOptions = Pick<LoadModelOptions, 'device' | 'weights'> & FetchOptions;
 
-export function modelOptions({ device, weights }: ModelOptions): LoadModelOptions {
-  return { device, weights };
+export function modelOptions(options: ModelOptions, out: Output): LoadModelOptions {
+  const { device, weights } = options;
+  return { device, weights, ...fetching(out, options) };
 }
 
 /** For commander: any finite number in [min, max]. */

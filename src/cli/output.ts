@@ -8,8 +8,11 @@ export interface CliIo {
   stdout: { write(text: string): unknown; isTTY?: boolean; columns?: number };
   stderr: { write(text: string): unknown; isTTY?: boolean };
   stdin: AsyncIterable<Uint8Array | string> & { isTTY?: boolean };
-  /** Aborted by the first Ctrl-C (or SIGTERM) after this call, the second ends the program; without a call the first does. */
-  interrupts(): AbortSignal;
+  /**
+   * Aborted by the first Ctrl-C (or SIGTERM) after this call, the second ends the program; without a call the first does. From
+   * `until` on it is as without the call.
+   */
+  interrupts(until?: AbortSignal): AbortSignal;
 }
 
 export interface Output {

@@ -134,7 +134,7 @@ export function refusal(
   file?: string,
 ): Error {
   const reason = headers.get('x-error-code');
-  const said = headers.get('x-error-message');
+  const said = headers.get('x-error-message')?.replace(/\p{Cc}/gu, ' ');
   const got = `status ${status}${said ? ` (${said.slice(0, 300)})` : ''}`;
   const sent = token === null ? 'No token was sent.' : 'A token was sent.';
   const remedyForToken = `set HF_TOKEN, or put the token into ${tokenFile}`;

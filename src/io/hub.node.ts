@@ -27,8 +27,8 @@ export type LoadEvent =
     }
   /** Something the user should know: the hub is unreachable and the cache is used, a tokenizer comes from elsewhere. */
   | { kind: 'notice'; message: string }
-  /** Nothing more will be downloaded. */
-  | { kind: 'complete' };
+  /** Nothing more will be downloaded: all is there, or it failed. */
+  | { kind: 'end' };
 
 export interface HubOptions {
   /** A branch, tag or commit. Default: main. */

@@ -50,19 +50,36 @@ export interface Pretrained {
  * `org/name` or `org/name/path/file.gguf`, downloaded into the cache first.
  */
 export async function openPretrained(idOrPath: string, options: LocateOptions = {}): Promise<Pretrained> {
-  const given = options.tokenizer === undefined ? null : await locateTokenizer(options.tokenizer, options);
-  const place = await locateModel(idOrPath, options);
-  const model = await openPath(place.path);
   try {
-    const isMissing = place.isFromHub && !hasTokenizer(model.tokenizer);
-    const folder = given ?? (isMissing ? await knownTokenizer(model.config, idOrPath, options) : null);
-    options.onProgress?.({ kind: 'complete' });
-    if (folder === null) return model;
-    const tokenizer = await readTokenizer(folder);
-    if (hasTokenizer(tokenizer)) return { ...model, tokenizer };
-    throw new FileError(
-      `openPretrained: expected tokenizer.json in ${folder}, got no such file. Name another tokenizer.`,
-    );
+    // First: a wrong name should not be noticed after gigabytes.
+    const given = options.tokenizer === undefined ? null : await locateTokenizer(options.tokenizer, options);
+    const tokenizer = given === null ? null : await readTokenizer(given);
+    if (tokenizer && !hasTokenizer(tokenizer)) {
+      throw new FileError(
+        `openPretrained: expected tokenizer.json in ${given}, got no such file. Name another tokenizer.`,
+      );
+    }
+    const { path, isFromHub } = await locateModel(idOrPath, options);
+    const model = await openPath(path);
+    if (tokenizer) return { ...model, tokenizer };
+    return isFromHub && !hasTokenizer(model.tokenizer)
+      ? await withKnownTokenizer(model, idOrPath, options)
+      : model;
+  } finally {
+    options.onProgress?.({ kind: 'end' });
+  }
+}
+
+async function withKnownTokenizer(
+  model: Pretrained,
+  name: string,
+  options: LocateOptions,
+): Promise<Pretrained> {
+  try {
+    const folder = await knownTokenizer(model.config, name, options);
+    return folder === null
+      ? model
+      : { ...model, tokenizer: { ...model.tokenizer, ...(await readTokenizer(folder)) } };
   } catch (error) {
     await model.close();
     throw error;
@@ -98,10 +115,14 @@ async function findGguf(folder: string): Promise<string | null> {
 /** A tokenizer beside the file steps in where the one inside cannot be used. */
 async function openGgufFile(path: string): Promise<Pretrained> {
   const model = await openGgufModel(await fileSource(path));
-  if (Object.keys(model.tokenizer).length > 0) return model;
+  const hasTokenizer = (files: object): boolean =>
+    'tokenizer.json' in files || 'mamba_tokenizer.json' in files;
+  if (hasTokenizer(model.tokenizer)) return model;
   try {
-    const tokenizer = await readTokenizer(dirname(path));
-    return Object.keys(tokenizer).length > 0 ? { ...model, tokenizer, notes: [] } : model;
+    const beside = await readTokenizer(dirname(path));
+    return hasTokenizer(beside)
+      ? { ...model, tokenizer: { ...model.tokenizer, ...beside }, notes: [] }
+      : model;
   } catch (error) {
     await model.close();
     throw error;

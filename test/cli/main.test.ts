@@ -48,7 +48,7 @@ describe('usage', () => {
     ['an unknown command', ['generat'], 'Did you mean generate?'],
     ['an unknown flag', ['generate', '--model', 'x', '--temprature', '1'], 'Did you mean --temperature?'],
     ['no command', [], 'Usage: mamba-ts'],
-    ['a missing option', ['generate'], "required option '--model <path>' not specified"],
+    ['a missing option', ['generate'], "required option '--model <model>' not specified"],
     ['a word for a number', ['generate', '--model', 'x', '--max-tokens', 'many'], 'expected a number'],
     ['an empty number', ['generate', '--model', 'x', '--temperature', ''], 'expected a number'],
     ['a number out of range', ['generate', '--model', 'x', '--top-p', '1.5'], 'above 0, at most 1'],

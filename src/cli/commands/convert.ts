@@ -1,10 +1,11 @@
 /** `mamba-ts convert`: a model in another file format. */
 import { type Command, Option } from 'commander';
 import { convertModel } from '../../index.node.ts';
+import { type FetchOptions, fetching } from '../fetching.ts';
 import { addCommonOptions, addSourceOption } from '../options.ts';
 import { outputOf } from '../output.ts';
 
-interface Options {
+interface Options extends FetchOptions {
   model: string;
   format: 'hf' | 'gguf';
   out: string;
@@ -29,12 +30,17 @@ export function register(program: Command): void {
     .action(run);
 }
 
-async function run({ model, format, out: path, weights }: Options, command: Command): Promise<void> {
+async function run(options: Options, command: Command): Promise<void> {
+  const { model, format, out: path, weights } = options;
   if (format === 'hf' && !HF_WEIGHTS.includes(weights)) {
     command.error(`error: expected --weights ${HF_WEIGHTS.join(', ')} for --format hf.`);
   }
   const out = outputOf(command);
-  const { weightBytes, notes } = await convertModel(model, path, { format, weights });
+  const { weightBytes, notes } = await convertModel(model, path, {
+    format,
+    weights,
+    ...fetching(out, options),
+  });
   for (const note of notes) out.log(`note: ${note}`);
   out.text(`${path}: ${weightBytes} bytes of weights, ${weights}\n`);
   out.json({ out: path, format, weights, weightBytes, notes });

@@ -30,7 +30,7 @@ export function register(program: Command): void {
 async function run(options: Options, command: Command): Promise<void> {
   const out = outputOf(command);
   const { data, textField, window, batch } = options;
-  const model = await loadModel(options.model, modelOptions(options));
+  const model = await loadModel(options.model, modelOptions(options, out));
   const { tokenizer } = model;
   if (!tokenizer) command.error(`error: ${options.model} has no tokenizer to read text with.`);
   const sources = data.length === 1 && data[0] === 'enwik8' ? [(await openEnwik8()).test] : data;

@@ -55,7 +55,7 @@ async function run(options: Options, command: Command): Promise<void> {
   // A lone BOM at the start is part of the text.
   const prompt = bytes ? new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes) : (options.prompt ?? '');
   const signal = out.io.interrupts();
-  const model = await loadModel(options.model, modelOptions(options));
+  const model = await loadModel(options.model, modelOptions(options, out));
   const state = await readState(stateIn, model);
   const started = performance.now();
   const tokens: number[] = [];

@@ -6,25 +6,31 @@ import {
   currentDevice,
   type DeviceName,
   isaVariants,
+  type LocateOptions,
   openDevice,
   openPretrained,
   registeredDevices,
   useDevice,
   VERSION,
 } from '../../index.node.ts';
-import { addCommonOptions } from '../options.ts';
+import { type FetchOptions, fetching } from '../fetching.ts';
+import { addCommonOptions, addFetchOptions, MODEL } from '../options.ts';
 import { outputOf } from '../output.ts';
 
 export function register(program: Command): void {
   const command = program
     .command('info')
     .description('Devices, instruction sets and kernels; with --model what the folder holds.');
-  addCommonOptions(command).option('--model <path>', 'a model folder, or a weights file').action(run);
+  addFetchOptions(addCommonOptions(command).option('--model <model>', MODEL)).action(run);
 }
 
-async function run(options: { model?: string; device?: DeviceName }, command: Command): Promise<void> {
+async function run(
+  options: FetchOptions & { model?: string; device?: DeviceName },
+  command: Command,
+): Promise<void> {
   const out = outputOf(command);
-  const model = options.model === undefined ? null : await describeModel(options.model);
+  const model =
+    options.model === undefined ? null : await describeModel(options.model, fetching(out, options));
   if (options.device) await useDevice(options.device);
   const current = currentDevice();
   const devices = await Promise.all(registeredDevices().map(describeDevice));
@@ -76,8 +82,8 @@ async function describeDevice(name: DeviceName) {
 }
 
 /** From configuration and headers; no weights are read. */
-async function describeModel(path: string) {
-  const files = await openPretrained(path);
+async function describeModel(idOrPath: string, options: LocateOptions) {
+  const files = await openPretrained(idOrPath, options);
   try {
     const { config } = files;
     let parameters = 0;

@@ -34,7 +34,7 @@ async function run(options: Options, command: Command): Promise<void> {
     command.error('error: expected --ids rows of equal length; run the others separately.');
   }
   const out = outputOf(command);
-  const model = await loadModel(options.model, modelOptions(options));
+  const model = await loadModel(options.model, modelOptions(options, out));
   const state = await readState(options.stateIn, model);
   const result = noGrad(() => model.forward(ids, { state }));
   const { shape } = result.logits;
