@@ -34,6 +34,7 @@ export type { LocateOptions } from './io/locate.node.ts';
 export { openPretrained, openTensorFile, type Pretrained } from './io/pretrained.node.ts';
 export { type LoadModelOptions, loadModel, saveModel } from './load-model.node.ts';
 export { type CorpusOptions, type CorpusProgress, openCorpus } from './train/corpus.node.ts';
+export { cacheFolder } from './train/corpus-cache.node.ts';
 export { type CorpusFile, listCorpusFiles } from './train/corpus-files.node.ts';
 export { type Enwik8, type Enwik8Options, openEnwik8 } from './train/enwik8.node.ts';
 export { lossChart, writeReport } from './train/report-file.node.ts';

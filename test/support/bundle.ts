@@ -17,8 +17,9 @@ export async function bundle(source: string, folder: string): Promise<string> {
     format: 'esm',
     target: 'node20',
     logLevel: 'error',
+    ignoreAnnotations: true, // package.json lists the files in dist/ that do something on import, not those in src/
     banner: {
-      js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
+      js: "import { createRequire as makeRequire } from 'node:module'; const require = makeRequire(import.meta.url);",
     },
   });
   return outfile;

@@ -1,0 +1,65 @@
+/** From the options of a chat to its conversation: a new one, or that of a file. */
+import { existsSync } from 'node:fs';
+import {
+  CHAT_TEMPLATES,
+  ChatSession,
+  type ChatTurnOptions,
+  ConfigError,
+  type LanguageModel,
+  readText,
+} from '../index.node.ts';
+import { ChatDesk } from './chat-desk.ts';
+
+export interface OpenOptions {
+  /** The name of a built-in template, or the path of a file. Default: the model's own. */
+  chatTemplate?: string;
+  system?: string;
+  /** The conversation's file; begun if it is not there. */
+  session?: string;
+  /** Of a new conversation. */
+  seed?: number;
+  turn: ChatTurnOptions;
+}
+
+/** Throws ConfigError for a template that is nowhere, and for another one than a conversation from a file was held with. */
+export async function openDesk(model: LanguageModel, options: OpenOptions): Promise<ChatDesk> {
+  const { chatTemplate, system, session: path = null, seed, turn } = options;
+  const template = await templateSource(chatTemplate);
+  const snapshots = path === null ? undefined : savedSnapshots(model);
+  const desk = new ChatDesk({
+    session: model.startChat({ ...turn, template, system, seed, snapshots }),
+    open: async (bytes) => ChatSession.fromBytes(bytes, model),
+    path,
+    options: turn,
+  });
+  if (path === null || !existsSync(path)) return desk;
+  await desk.load(path);
+  if (template !== undefined && desk.session.template.source !== template) {
+    throw new ConfigError(
+      `chat: expected the template that ${path} was begun with, got ${chatTemplate}. Leave --chat-template out, or begin another file.`,
+    );
+  }
+  if (system !== undefined) desk.session.setSystem(system);
+  return desk;
+}
+
+/** A session file is written after every turn and holds all snapshots: of a model with large states it keeps fewer. */
+function savedSnapshots(model: LanguageModel): number {
+  const state = model.initialState();
+  const count = Math.floor(SESSION_BYTES / state.sizeBytes);
+  state.dispose();
+  return Math.min(Math.max(count, 2), 16);
+}
+
+const SESSION_BYTES = 64e6;
+
+async function templateSource(nameOrPath: string | undefined): Promise<string | undefined> {
+  if (nameOrPath === undefined) return undefined;
+  const builtIn: Partial<Record<string, string>> = CHAT_TEMPLATES;
+  if (Object.hasOwn(builtIn, nameOrPath)) return builtIn[nameOrPath];
+  if (existsSync(nameOrPath)) return readText(nameOrPath);
+  const names = Object.keys(CHAT_TEMPLATES).join(', ');
+  throw new ConfigError(
+    `chat: expected --chat-template ${names} or a file, got ${nameOrPath}, where nothing is. Check the name or path.`,
+  );
+}
