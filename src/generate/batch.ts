@@ -120,7 +120,8 @@ export async function* textParts(
     const ids = all.slice(at, at + count);
     const isAll = ids.length === all.length;
     const own = state && !isAll ? state.rows(ids.map((_, i) => at + i)) : state;
-    const group = { ...rest, n, seed: seeds.slice(at, at + count), state: own };
+    const seenIds = rest.seenIds?.slice(at, at + count);
+    const group = { ...rest, n, seed: seeds.slice(at, at + count), state: own, seenIds };
     try {
       for await (const { row, ...part } of groupParts(model, ids, stops, group)) {
         yield { row: at + row, ...part };
@@ -138,8 +139,11 @@ async function* groupParts(
   stops: readonly string[],
   options: TokenOptions,
 ): AsyncGenerator<{ row: number; sample: number; part: TextPart }, void, undefined> {
-  const { n = 1, echo = false } = options;
-  const buffers = ids.flatMap(() => Array.from({ length: n }, () => new PartBuffer(model.tokenizer, stops)));
+  const { n = 1, echo = false, logprobs } = options;
+  const hasLogprobs = logprobs !== undefined;
+  const buffers = ids.flatMap(() =>
+    Array.from({ length: n }, () => new PartBuffer(model.tokenizer, stops, hasLogprobs)),
+  );
   let isFirst = true;
   try {
     for await (const step of generateTokens(model, ids, options)) {

@@ -53,6 +53,7 @@ interface Pending {
 export class PartBuffer {
   readonly #decoder: ReturnType<Tokenizer['streamDecoder']> | null;
   readonly #filter: StopFilter;
+  readonly #hasLogprobs: boolean;
   #pending: Pending[] = [];
   /** Tokens that have no text yet: bytes of an incomplete character. */
   #silent: Entry[] = [];
@@ -61,7 +62,8 @@ export class PartBuffer {
   /** After the last token given out. */
   #place: Place | null = null;
 
-  constructor(tokenizer: Tokenizer | null, stops: readonly string[]) {
+  constructor(tokenizer: Tokenizer | null, stops: readonly string[], hasLogprobs: boolean) {
+    this.#hasLogprobs = hasLogprobs;
     this.#decoder = tokenizer?.streamDecoder() ?? null;
     this.#filter = new StopFilter(stops);
   }
@@ -92,7 +94,7 @@ export class PartBuffer {
     return {
       text: all,
       tokens: entries.map((entry) => entry.token!),
-      logprobs: entries.some(({ logprob }) => logprob) ? entries.map(({ logprob }) => logprob) : null,
+      logprobs: this.#hasLogprobs ? entries.map(({ logprob }) => logprob) : null,
       finishReason: stopped ? 'stop' : finishReason,
       place: this.#place,
     };

@@ -1,0 +1,399 @@
+/** Batches, samples, seeds, bias, log-probabilities, masks: a sequence is what it is alone, on every device. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import {
+  type BatchOptions,
+  ConfigError,
+  generateTokens,
+  LanguageModel,
+  noGrad,
+  Rng,
+  ShapeError,
+  type TokenLogprob,
+  useDevice,
+} from '../../src/index.node.ts';
+import { byteTokenizer } from '../../src/text/index.ts';
+import { devices, reportMissing } from '../kernels/devices.ts';
+import { settle } from '../support/settle.ts';
+import { expectSameTokens, logitBound } from './same-tokens.ts';
+
+beforeEach(settle);
+afterEach(() => vi.restoreAllMocks());
+reportMissing();
+
+const V = 61;
+const CONFIG = { vocab_size: V, pad_vocab_size_multiple: 8, d_model: 16, n_layer: 2, d_state: 4 };
+const rng = new Rng(9);
+const PROMPTS = [3, 1, 20, 7, 40, 2].map((n) => Array.from({ length: n }, () => rng.below(V)));
+
+describe.each(devices)('batches on $label', ({ backend }) => {
+  let model: LanguageModel;
+  beforeAll(async () => {
+    await useDevice(backend);
+    model = new LanguageModel(CONFIG, { seed: 12 });
+    const { weight } = model.backbone.embeddings;
+    weight.write((await weight.floats()).map((x) => 15 * x)); // neither flat nor decided
+  });
+  afterAll(() => model.dispose());
+
+  /** The log-softmax over real ids at each position of a row, and how far rounding may move it. */
+  async function logSoftmax(ids: readonly number[]) {
+    const out = noGrad(() => model.forward([ids]));
+    const host = await out.logits.floats();
+    const width = out.logits.shape[2]!;
+    out.logits.dispose();
+    out.state.dispose();
+    const rows = ids.map((_, t) => Float64Array.from(host.subarray(t * width, t * width + V)));
+    for (const row of rows) {
+      const normalizer = Math.log(row.reduce((sum, x) => sum + Math.exp(x), 0));
+      for (let i = 0; i < V; i++) row[i]! -= normalizer;
+    }
+    return { rows, bound: 2 * logitBound(model, ids.length, host) };
+  }
+
+  it('each sample is the prompt alone with its seed, in any company', async () => {
+    const { liveBytes } = backend.memory;
+    const seeds = PROMPTS.map((_, row) => 100 * row + 7);
+    const options = { maxTokens: 12, n: 3 };
+    const together = await model.complete(PROMPTS, { ...options, seed: seeds });
+    expect(together.map(({ row, sample, seed }) => [row, sample, seed])).toEqual(
+      PROMPTS.flatMap((_, row) => [0, 1, 2].map((sample) => [row, sample, seeds[row]! + sample])),
+    );
+    const order = [4, 0, 5, 2, 3, 1];
+    const others = await model.complete(
+      order.map((row) => PROMPTS[row]!),
+      { ...options, seed: order.map((row) => seeds[row]!), batchSize: 7, prefillTokens: 512 },
+    );
+    for (const { row, sample, seed, tokens } of together) {
+      const prompt = PROMPTS[row]!;
+      const [alone] = await model.complete([prompt], { maxTokens: 12, seed });
+      const other = others[order.indexOf(row) * 3 + sample]!;
+      if (backend.name === 'reference') {
+        expect(tokens).toEqual(alone!.tokens);
+        expect(other.tokens).toEqual(alone!.tokens);
+      }
+      await expectSameTokens(model, prompt, seed, tokens, alone!.tokens);
+      await expectSameTokens(model, prompt, seed, other.tokens, alone!.tokens);
+    }
+    expect(backend.memory.liveBytes).toBe(liveBytes);
+  });
+
+  it('over many seeds too', async () => {
+    const seeds = Array.from({ length: 40 }, (_, i) => 1000 + i);
+    const prompt = PROMPTS[3]!;
+    const repeated = seeds.map(() => prompt);
+    const together = await model.complete(repeated, { maxTokens: 10, seed: seeds, batchSize: 64 });
+    const distinct = new Set(together.map(({ tokens }) => tokens.join()));
+    expect(distinct.size).toBe(40);
+    for (const [i, seed] of seeds.entries()) {
+      const [alone] = await model.complete([prompt], { maxTokens: 10, seed });
+      await expectSameTokens(model, prompt, seed, together[i]!.tokens, alone!.tokens);
+    }
+  });
+
+  it('reads each prompt once, however many samples, with a bounded number of tokens per pass', async () => {
+    const encode = vi.spyOn(model, 'encode');
+    await model.complete(PROMPTS, { n: 5, maxTokens: 2, seed: 1, prefillTokens: 16, batchSize: 100 });
+    const passes = encode.mock.calls.map(([ids]) => ids as number[][]);
+    expect(passes.flat(2)).toHaveLength(PROMPTS.flat().length);
+    for (const rows of passes) {
+      const width = Math.max(...rows.map(({ length }) => length));
+      expect(width * rows.length).toBeLessThanOrEqual(16);
+    }
+    expect(passes.length).toBeLessThan(PROMPTS.length + 3); // short ones share a pass
+  });
+
+  it('log-probabilities are those of forward(), whatever bias and temperature choose', async () => {
+    const options: BatchOptions = {
+      maxTokens: 8,
+      n: 2,
+      seed: 3,
+      logprobs: 5,
+      temperature: 1.7,
+      repetitionPenalty: 1.3,
+      logitBias: { 4: 6, 7: Number.NEGATIVE_INFINITY },
+    };
+    for (const { row, tokens, logprobs } of await model.complete(PROMPTS, options)) {
+      const prompt = PROMPTS[row]!;
+      expect(logprobs!.map((entry) => entry!.token)).toEqual(tokens);
+      expect(tokens).not.toContain(7);
+      const { rows, bound } = await logSoftmax([...prompt, ...tokens]);
+      for (const [t, entry] of logprobs!.entries())
+        expectLogprob(entry!, rows[prompt.length + t - 1]!, bound);
+    }
+  });
+
+  function expectLogprob({ token, logprob, top }: TokenLogprob, row: Float64Array, bound: number) {
+    const near = (actual: number, id: number) =>
+      expect(Math.abs(actual - row[id]!)).toBeLessThanOrEqual(bound);
+    near(logprob, token);
+    expect(new Set(top.map((entry) => entry.token)).size).toBe(5);
+    for (const entry of top) near(entry.logprob, entry.token);
+    const listed = top.map((entry) => entry.logprob);
+    expect(listed).toEqual([...listed].sort((a, b) => b - a));
+    const others = row.filter((_, id) => top.every((entry) => entry.token !== id));
+    expect(Math.max(...others)).toBeLessThanOrEqual(listed.at(-1)! + bound);
+  }
+
+  it.each([512, 16, 3])(
+    'echo: the prompt with its log-probabilities, %i tokens per pass',
+    async (prefillTokens) => {
+      const { liveBytes } = backend.memory;
+      const options = { echo: true, logprobs: 5, maxTokens: 4, n: 2, seed: 5, prefillTokens };
+      const plain = await model.complete(PROMPTS, { ...options, echo: false });
+      for (const [i, { row, tokens, logprobs }] of (await model.complete(PROMPTS, options)).entries()) {
+        const prompt = PROMPTS[row]!;
+        expect(tokens.slice(0, prompt.length)).toEqual(prompt);
+        if (backend.name === 'reference') expect(tokens.slice(prompt.length)).toEqual(plain[i]!.tokens);
+        expect(logprobs).toHaveLength(tokens.length);
+        expect(logprobs![0]).toBe(null);
+        const { rows, bound } = await logSoftmax(tokens);
+        for (const [t, entry] of logprobs!.entries()) {
+          if (t === 0) continue;
+          expect(entry!.token).toBe(tokens[t]);
+          expectLogprob(entry!, rows[t - 1]!, bound);
+        }
+      }
+      expect(backend.memory.liveBytes).toBe(liveBytes);
+    },
+  );
+
+  it('echo of a long prompt needs no more memory than that of a short one', async () => {
+    const peakOf = async (length: number) => {
+      backend.resetPeak();
+      const start = backend.memory.liveBytes;
+      const prompt = Array.from({ length }, (_, i) => i % V);
+      await model.complete([prompt], { echo: true, logprobs: 0, maxTokens: 1, prefillTokens: 16 });
+      return backend.memory.peakBytes - start;
+    };
+    await peakOf(48);
+    expect(await peakOf(992)).toBe(await peakOf(48));
+  });
+
+  it('prompts padded under a mask are the prompts', async () => {
+    const width = 45;
+    const pad = (row: number[], value: number) => [
+      ...new Array<number>(width - row.length).fill(value),
+      ...row,
+    ];
+    const options = { maxTokens: 6, n: 2, seed: 4, echo: true, logprobs: 1 };
+    const attentionMask = PROMPTS.map((row) =>
+      pad(
+        row.map(() => 1),
+        0,
+      ),
+    );
+    const padded = PROMPTS.map((row) => pad(row, -1));
+    expect(await model.complete(padded, { ...options, attentionMask })).toEqual(
+      await model.complete(PROMPTS, options),
+    );
+    const hole = attentionMask.map((row, i) => (i === 2 ? row.map((x, t) => (t === 40 ? 0 : x)) : row));
+    await expect(model.complete(padded, { ...options, attentionMask: hole })).rejects.toThrow(ShapeError);
+    const tokens = generateTokens(model, padded, { attentionMask: hole });
+    await expect(tokens.next()).rejects.toThrow('in row 2');
+  });
+
+  it('states of several conversations go on together as alone, in groups of any size', async () => {
+    const { liveBytes } = backend.memory;
+    const before = noGrad(() => model.forward(PROMPTS));
+    const next = PROMPTS.map((_, row) => [row]);
+    const options = { maxTokens: 5, seed: 6, temperature: 0, n: 2 };
+    const whole = await model.complete(
+      PROMPTS.map((prompt, row) => [...prompt, row]),
+      options,
+    );
+    for (const batchSize of [1, 4, 16]) {
+      const rest = await model.complete(next, { ...options, state: before.state, batchSize });
+      expect(rest.map(({ tokens }) => tokens)).toEqual(whole.map(({ tokens }) => tokens));
+    }
+    before.logits.dispose();
+    before.state.dispose();
+    expect(backend.memory.liveBytes).toBe(liveBytes);
+  });
+
+  it('a bias forces and bans', async () => {
+    const forced = await model.complete([[1]], { maxTokens: 6, logitBias: new Map([[9, 1000]]) });
+    expect(forced[0]!.tokens).toEqual([9, 9, 9, 9, 9, 9]);
+    const only = Object.fromEntries(Array.from({ length: V }, (_, id) => [id, Number.NEGATIVE_INFINITY]));
+    delete only[5];
+    delete only[6];
+    const [two] = await model.complete([[1]], { maxTokens: 40, seed: 1, logitBias: only, temperature: 5 });
+    expect([...new Set(two!.tokens)].sort()).toEqual([5, 6]);
+    expect(
+      (await model.complete([[1]], { maxTokens: 9, logitBias: { 8: 1000 }, eosId: 8 }))[0],
+    ).toMatchObject({
+      tokens: [],
+      finishReason: 'eos',
+    });
+  });
+
+  it('refuses options out of range', async () => {
+    const run = (options: BatchOptions) => model.complete([[1], [2]], { maxTokens: 1, ...options });
+    for (const [options, message] of [
+      [{ n: 0 }, 'n an integer >= 1, got 0'],
+      [{ n: Number.NaN }, 'n an integer >= 1, got NaN'],
+      [{ logprobs: -1 }, 'logprobs an integer >= 0, got -1'],
+      [{ seed: [1] }, 'a seed for each of 2 prompts, got 1'],
+      [{ seed: [1, 0.5] }, 'seed an integer >= 0, got 0.5'],
+      [{ seed: Number.MAX_SAFE_INTEGER, n: 2 }, 'seed an integer >= 0'],
+      [{ batchSize: 0 }, 'batchSize an integer >= 1, got 0'],
+      [{ logitBias: { [V]: 1 } }, `ids in [0, ${V}), got ${V}`], // padding of the vocabulary
+      [{ logitBias: { [-1]: 1 } }, 'got -1'],
+      [{ logitBias: { x: 1 } as Record<number, number> }, 'got NaN'],
+      [{ logitBias: { 3: Number.NaN } }, 'finite or -Infinity, got NaN for id 3'],
+      [{ logitBias: { 3: Number.POSITIVE_INFINITY } }, 'got Infinity for id 3'],
+      [
+        { logitBias: new Map(Array.from({ length: V }, (_, id) => [id, Number.NEGATIVE_INFINITY])) },
+        'an id to choose',
+      ],
+    ] as [BatchOptions, string][]) {
+      await expect(run(options), message).rejects.toThrow(ConfigError);
+      await expect(run(options)).rejects.toThrow(message);
+    }
+    await expect(model.complete([], {})).rejects.toThrow('no prompts');
+  });
+
+  it('one seed stands for different ones, whatever n', async () => {
+    const same = [PROMPTS[0]!, PROMPTS[0]!];
+    const pairs = await model.complete(same, { n: 2, maxTokens: 3, seed: 50 });
+    expect(pairs.map(({ seed }) => seed)).toEqual([50, 51, 52, 53]);
+    const listed = await model.complete(same, { n: 2, maxTokens: 3, seed: [50, 52] });
+    expect(listed).toEqual(pairs);
+  });
+});
+
+describe('streams of several texts', () => {
+  const bytes = byteTokenizer();
+  const model = new LanguageModel({ vocab_size: 256, d_model: 8, n_layer: 1, d_state: 2 }, { seed: 3 });
+  const memory = () => model.backbone.embeddings.weight.device.memory;
+  beforeEach(() => {
+    model.tokenizer = bytes;
+  });
+
+  async function texts(prompts: readonly string[], options: BatchOptions) {
+    const all: { text: string; tokens: number; reason: string | null; read: number }[] = [];
+    const { n = 1 } = options;
+    for await (const part of model.generateBatch(prompts, { seed: 1, ...options })) {
+      const entry = (all[part.row * n + part.sample] ??= { text: '', tokens: 0, reason: null, read: 0 });
+      expect(entry.reason).toBe(null);
+      entry.text += part.text;
+      entry.tokens += part.tokens.length;
+      entry.reason = part.finishReason;
+      const state = part.copyState();
+      expect(state.batch).toBe(1);
+      entry.read = state.tokens[0]!;
+      state.dispose();
+    }
+    return all;
+  }
+
+  it('gives every sequence what generate() gives it, parts and states', async () => {
+    const { liveBytes } = memory();
+    const prompts = ['one', 'and a longer one', 'é'];
+    const all = await texts(prompts, { n: 2, maxTokens: 9, seed: 20 });
+    for (const [i, { text, tokens, reason, read }] of all.entries()) {
+      const prompt = prompts[Math.floor(i / 2)]!;
+      let alone = '';
+      for await (const part of model.generate(prompt, { maxTokens: 9, seed: 20 + i })) {
+        alone += part.text;
+        if (part.finishReason) {
+          expect(part.state.tokens).toEqual([read]);
+          part.state.dispose();
+        }
+      }
+      expect(text).toBe(alone);
+      expect({ tokens, reason }).toEqual({ tokens: 9, reason: 'length' });
+    }
+    expect(memory().liveBytes).toBe(liveBytes);
+  });
+
+  it('a sequence that met its stop string leaves the batch', async () => {
+    const { liveBytes } = memory();
+    const prompts = ['a', 'b', 'c', 'd'];
+    const free = await texts(prompts, { maxTokens: 30 });
+    const stop = free[1]!.text.slice(2, 4);
+    const step = vi.spyOn(model, 'step');
+    const cut = await texts(prompts, { maxTokens: 30, stop });
+    expect(cut[1]!.reason).toBe('stop');
+    for (const [i, { text, reason }] of cut.entries()) {
+      const end = free[i]!.text.indexOf(stop);
+      expect(text).toBe(end < 0 ? free[i]!.text : free[i]!.text.slice(0, end));
+      expect(reason).toBe(end < 0 ? 'length' : 'stop');
+    }
+    // What follows the stop string (two characters of at most four bytes, and what it took to be sure) was not computed.
+    const computed = step.mock.calls.reduce((sum, [ids]) => sum + ids.length, 0);
+    expect(cut[1]!.tokens).toBeLessThan(10);
+    expect(computed).toBeLessThanOrEqual(4 * 30 - (30 - cut[1]!.tokens - 12));
+    expect(memory().liveBytes).toBe(liveBytes);
+  });
+
+  it('the engine takes out what its caller ends', async () => {
+    const { liveBytes } = memory();
+    const seen: number[][] = [];
+    for await (const { rows, state, end } of generateTokens(model, [[1], [2], [3]], {
+      maxTokens: 4,
+      seed: 2,
+    })) {
+      seen.push(rows.map(({ row }) => row));
+      expect(state.batch).toBe(rows.length);
+      if (seen.length === 2) end(1);
+      if (seen.length === 4) for (const i of rows.keys()) end(i);
+    }
+    expect(seen).toEqual([
+      [0, 1, 2],
+      [0, 1, 2],
+      [0, 2],
+      [0, 2],
+    ]);
+    expect(memory().liveBytes).toBe(liveBytes);
+  });
+
+  it('echo begins the text with the prompt, incomplete characters included; stop strings do not apply to it', async () => {
+    const [whole] = await model.complete(['stop. é'], { echo: true, maxTokens: 5, seed: 2, stop: 'p.' });
+    const [rest] = await model.complete(['stop. é'], { maxTokens: 5, seed: 2 });
+    expect(whole!.text).toBe(`stop. é${rest!.text}`);
+    expect(whole!.tokens).toEqual([...bytes.encode('stop. é'), ...rest!.tokens]);
+
+    const half = [...bytes.encode('x'), 0xc3];
+    const logitBias = { 169: 1000 }; // the other half
+    const [joined] = await model.complete([half], { echo: true, maxTokens: 1, logitBias, logprobs: 0 });
+    expect(joined).toMatchObject({ text: 'xé', tokens: [120, 0xc3, 0xa9] });
+    expect(joined!.logprobs!.map((entry) => entry?.token ?? null)).toEqual([null, 0xc3, 0xa9]);
+    const [only] = await model.complete([half], { echo: true, maxTokens: 0 });
+    expect(only).toMatchObject({ text: 'x\ufffd', tokens: [120, 0xc3], finishReason: 'length' });
+    expect(await texts(['ab'], { echo: true, maxTokens: 0 })).toEqual([
+      { text: 'ab', tokens: 2, reason: 'length', read: 2 },
+    ]);
+  });
+
+  it('generate() gives the log-probabilities of its parts', async () => {
+    const logprobs = [];
+    const tokens = [];
+    for await (const part of model.generate('ab', { maxTokens: 6, seed: 3, logprobs: 2, echo: true })) {
+      expect(part.logprobs?.length ?? 0).toBe(part.tokens.length);
+      logprobs.push(...(part.logprobs ?? []));
+      tokens.push(...part.tokens);
+      if (part.finishReason) part.state.dispose();
+    }
+    expect(tokens).toHaveLength(8);
+    expect(logprobs.slice(1).map((entry) => entry!.token)).toEqual(tokens.slice(1));
+    expect(logprobs.slice(1).every((entry) => entry!.top.length === 2)).toBe(true);
+  });
+
+  it('a signal ends all sequences, those that wait for their turn too; leaving early frees everything', async () => {
+    const { liveBytes } = memory();
+    const controller = new AbortController();
+    const reasons: (string | null)[] = [];
+    for await (const part of model.generateBatch(['a', 'b', 'c'], {
+      batchSize: 2,
+      signal: controller.signal,
+    })) {
+      controller.abort();
+      if (part.finishReason) reasons[part.row] = part.finishReason;
+    }
+    expect(reasons).toEqual(['abort', 'abort', 'abort']);
+    for await (const part of model.generateBatch(['a', 'b', 'c'], { n: 2, maxTokens: 50, stop: 'zzzz' })) {
+      if (part.sample === 1) break;
+    }
+    expect(memory().liveBytes).toBe(liveBytes);
+  });
+});
