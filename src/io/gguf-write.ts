@@ -23,7 +23,7 @@ export type GgufField =
   | { type: 'bool'; value: boolean }
   | { type: 'string'; value: string }
   | { type: 'strings'; value: readonly string[] }
-  | { type: 'i32s'; value: readonly number[] };
+  | { type: 'i32s' | 'f32s'; value: readonly number[] };
 
 /** The number of each type in the file. */
 const TYPE_IDS: Readonly<Record<WeightDType, number>> = { f32: 0, f16: 1, q4: 2, q8: 8, bf16: 30 };
@@ -95,6 +95,10 @@ function putField(out: Bytes, field: GgufField): void {
     case 'i32s':
       out.array(I32, field.value.length);
       for (const x of field.value) out.u32(x);
+      return;
+    case 'f32s':
+      out.array(F32, field.value.length);
+      for (const x of field.value) out.f32(x);
       return;
     case 'string':
       out.u32(STRING);

@@ -199,7 +199,8 @@ describe('tokenizers', () => {
     model.tokenizer = tokenizer;
     await writeGguf(model, at('bpe.gguf'));
     const bytes = readFileSync(at('bpe.gguf'));
-    bytes[bytes.indexOf('tokenizer.huggingface.json')] = 'x'.charCodeAt(0);
+    for (const key of ['tokenizer.huggingface.json', 'mamba_ts.tokenizer_config'])
+      bytes[bytes.indexOf(key)] = 'x'.charCodeAt(0);
     writeFileSync(at('bpe-plain.gguf'), bytes);
     for (const file of ['bpe.gguf', 'bpe-plain.gguf']) {
       const back = (await loadModel(at(file))).tokenizer!;
@@ -213,19 +214,19 @@ describe('tokenizers', () => {
 
   it('another kind leaves the model without a tokenizer, and says so', async () => {
     const bytes = readFileSync(at('bpe-plain.gguf'));
-    bytes.write('bert', bytes.indexOf('gpt2'));
-    writeFileSync(at('bert.gguf'), bytes);
-    const files = await openPretrained(at('bert.gguf'));
-    expect(files.notes?.join()).toContain('of kind bert; only byte-level BPE (gpt2) is read');
+    bytes.write('rwkv', bytes.indexOf('gpt2'));
+    writeFileSync(at('rwkv.gguf'), bytes);
+    const files = await openPretrained(at('rwkv.gguf'));
+    expect(files.notes?.join()).toContain('of kind rwkv; known are gpt2, llama, bert');
     await files.close();
-    expect((await loadModel(at('bert.gguf'))).tokenizer).toBe(null);
+    expect((await loadModel(at('rwkv.gguf'))).tokenizer).toBe(null);
     // A tokenizer beside the file steps in, and a folder with one GGUF file is a model.
     mkdirSync(at('beside'));
-    copyFileSync(at('bert.gguf'), at('beside/model.gguf'));
+    copyFileSync(at('rwkv.gguf'), at('beside/model.gguf'));
     expect((await loadModel(at('beside'))).tokenizer).toBe(null);
     writeFileSync(at('beside/mamba_tokenizer.json'), '{"type":"bytes"}');
     expect((await loadModel(at('beside'))).tokenizer?.kind).toBe('bytes');
-    copyFileSync(at('bert.gguf'), at('beside/other.gguf'));
+    copyFileSync(at('rwkv.gguf'), at('beside/other.gguf'));
     await expect(loadModel(at('beside'))).rejects.toThrow(MambaError);
   });
 });
