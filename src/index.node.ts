@@ -38,7 +38,8 @@ export { cacheFolder } from './train/corpus-cache.node.ts';
 export { type CorpusFile, listCorpusFiles } from './train/corpus-files.node.ts';
 export { type Enwik8, type Enwik8Options, openEnwik8 } from './train/enwik8.node.ts';
 export { lossChart, writeReport } from './train/report-file.node.ts';
-export { METRICS_FILE, type TrainLmOptions, type TrainLmResult, trainLm } from './train/train-lm.node.ts';
+export { METRICS_FILE } from './train/run.node.ts';
+export { type TrainLmOptions, type TrainLmResult, trainLm } from './train/train-lm.node.ts';
 
 // After index.ts has run: these take the place of the browser's.
 registerBackend(wasmFileFactory);

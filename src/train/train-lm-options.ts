@@ -1,10 +1,13 @@
-/**
- * The settings of a language-model run: one flat record of plain values that is stored with the checkpoint, so that a
- * resumed run needs nothing but the folder. Defaults, shapes by name, and all checks in one place.
- */
-import { ConfigError } from '../base/errors.ts';
+/** The settings of a language-model run: one flat record. Defaults, shapes by name, and checks. */
 import type { ModelConfigInput } from '../models/config.ts';
-import { SCHEDULES, type ScheduleKind } from './schedule.ts';
+import {
+  CHANGEABLE,
+  RUN_DEFAULTS,
+  type RunSettings,
+  SettingsCheck,
+  withChanges,
+  withDefaults,
+} from './run-settings.ts';
 
 /** Model shapes by name; the vocabulary comes from the tokenizer. The `mamba-` ones are those of the official models. */
 export const PRESETS = {
@@ -20,7 +23,7 @@ export type Preset = keyof typeof PRESETS;
 
 export const SAMPLINGS = ['random', 'pack', 'stream'] as const;
 
-export type LmSettings = {
+export type LmSettings = RunSettings & {
   /** Files, folders, globs, or the one word `enwik8`. */
   data: string[];
   /** Held-out text; empty: the last tenth of `data` (enwik8 has its own part). */
@@ -38,39 +41,16 @@ export type LmSettings = {
   d_state: number | null;
   d_conv: number | null;
   expand: number | null;
-  /** Exactly one of `steps` and `minutes` is set. */
-  steps: number | null;
-  minutes: number | null;
-  /** Rows per batch. */
-  batch: number;
   /** Tokens per row. */
   length: number;
-  /** Batches per optimizer step. */
-  accumulate: number;
-  checkpointing: boolean;
   /** `random` windows; `pack`: every window once per epoch; `stream`: in reading order with carried state. */
   sampling: (typeof SAMPLINGS)[number];
-  lr: number;
-  schedule: ScheduleKind;
-  /** Steps. */
-  warmup: number;
-  /** The last learning rate as a fraction of `lr`. */
-  finalLr: number;
-  weightDecay: number;
-  /** Largest gradient norm; 0 never clips. */
-  clip: number;
-  seed: number;
-  /** Steps between entries of metrics.jsonl. */
-  logEvery: number;
-  /** Steps between evaluations; 0: only at the end. */
-  evalEvery: number;
   /** Held-out tokens that an evaluation reads, from the beginning. */
   evalTokens: number;
-  /** Steps between checkpoints; 0: only at the end. */
-  saveEvery: number;
 };
 
 const DEFAULTS: LmSettings = {
+  ...RUN_DEFAULTS,
   data: [],
   valid: [],
   test: [],
@@ -82,105 +62,34 @@ const DEFAULTS: LmSettings = {
   d_state: null,
   d_conv: null,
   expand: null,
-  steps: null,
-  minutes: null,
-  batch: 16,
   length: 256,
-  accumulate: 1,
-  checkpointing: false,
   sampling: 'random',
-  lr: 4e-3,
-  schedule: 'cosine',
-  warmup: 100,
-  finalLr: 0.02,
-  weightDecay: 0.1,
-  clip: 1,
-  seed: 0,
-  logEvery: 10,
-  evalEvery: 0,
   evalTokens: 1 << 18,
-  saveEvery: 500,
 };
-
-/** What a resumed run may change: how long it goes on and how often it tells. */
-const CHANGEABLE: readonly (keyof LmSettings)[] = [
-  'steps',
-  'minutes',
-  'logEvery',
-  'evalEvery',
-  'evalTokens',
-  'saveEvery',
-];
 
 /** The settings of a new run. Throws ConfigError that lists everything missing, contradictory or out of range. */
 export function resolveSettings(given: Partial<LmSettings>): LmSettings {
-  const known = dropUndefined(given);
-  const settings = { ...DEFAULTS, ...known };
-  if (known.warmup === undefined && settings.steps !== null)
-    settings.warmup = Math.min(DEFAULTS.warmup, Math.floor(settings.steps / 10));
-  checkSettings(settings);
-  return settings;
+  return checked(withDefaults(DEFAULTS, given));
 }
 
 /** The settings of a run that goes on. Throws ConfigError for a change that would make it another run. */
 export function resumeSettings(stored: LmSettings, given: Partial<LmSettings>): LmSettings {
-  const known = dropUndefined(given);
-  const changed = (Object.keys(known) as (keyof LmSettings)[]).filter(
-    (key) => !CHANGEABLE.includes(key) && JSON.stringify(known[key]) !== JSON.stringify(stored[key]),
-  );
-  if (changed.length > 0) {
-    const list = changed.map(
-      (key) => `${key} ${JSON.stringify(stored[key])}, got ${JSON.stringify(known[key])}`,
-    );
-    throw new ConfigError(
-      `train lm: expected the first run's ${list.join('; ')}. ` +
-        'Leave these options out to resume, or start anew in another folder.',
-    );
-  }
-  const settings = { ...DEFAULTS, ...stored, ...known };
-  if (known.steps !== undefined && known.minutes === undefined) settings.minutes = null;
-  if (known.minutes !== undefined && known.steps === undefined) settings.steps = null;
-  checkSettings(settings);
+  return checked(withChanges(DEFAULTS, stored, given, [...CHANGEABLE, 'evalTokens']));
+}
+
+function checked(settings: LmSettings): LmSettings {
+  const check = new SettingsCheck(settings);
+  const { data } = settings;
+  if (data.length === 0) check.problems.push('data to name at least one file, got none');
+  if (data.length > 1 && data.includes('enwik8'))
+    check.problems.push('enwik8 to stand alone in data, got more');
+  check.oneOf('preset', Object.keys(PRESETS));
+  check.oneOf('sampling', SAMPLINGS);
+  for (const key of ['d_model', 'n_layer', 'd_state', 'd_conv', 'length'] as const) check.integer(key, 1);
+  check.integer('evalTokens', 2);
+  check.within('expand', (x) => x > 0, 'above 0');
+  check.done();
   return settings;
-}
-
-function dropUndefined(given: Partial<LmSettings>): Partial<LmSettings> {
-  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-}
-
-function checkSettings(settings: LmSettings): void {
-  const problems: string[] = [];
-  const integer = (key: keyof LmSettings, min: number): void => {
-    const value = settings[key];
-    if (value !== null && !(Number.isInteger(value) && (value as number) >= min))
-      problems.push(`${key} to be an integer of at least ${min}, got ${String(value)}`);
-  };
-  const within = (key: keyof LmSettings, isIn: (value: number) => boolean, range: string): void => {
-    const value = settings[key] as number | null;
-    if (value !== null && !(Number.isFinite(value) && isIn(value)))
-      problems.push(`${key} to be ${range}, got ${String(value)}`);
-  };
-  if (settings.data.length === 0) problems.push('data to name at least one file, got none');
-  if (settings.data.length > 1 && settings.data.includes('enwik8'))
-    problems.push('enwik8 to stand alone in data, got more');
-  if (settings.steps !== null && settings.minutes !== null) problems.push('steps or minutes, got both');
-  if (settings.steps === null && settings.minutes === null) problems.push('steps or minutes, got neither');
-  if (!(settings.preset in PRESETS))
-    problems.push(`preset to be one of ${Object.keys(PRESETS).join(', ')}, got ${String(settings.preset)}`);
-  if (!SAMPLINGS.includes(settings.sampling))
-    problems.push(`sampling to be one of ${SAMPLINGS.join(', ')}, got ${String(settings.sampling)}`);
-  if (!SCHEDULES.includes(settings.schedule))
-    problems.push(`schedule to be one of ${SCHEDULES.join(', ')}, got ${String(settings.schedule)}`);
-  for (const key of ['d_model', 'n_layer', 'd_state', 'd_conv', 'steps', 'batch', 'length'] as const)
-    integer(key, 1);
-  for (const key of ['accumulate', 'logEvery'] as const) integer(key, 1);
-  integer('evalTokens', 2);
-  for (const key of ['warmup', 'seed', 'evalEvery', 'saveEvery'] as const) integer(key, 0);
-  for (const key of ['minutes', 'lr', 'expand'] as const) within(key, (x) => x > 0, 'above 0');
-  for (const key of ['weightDecay', 'clip'] as const) within(key, (x) => x >= 0, 'at least 0');
-  within('finalLr', (x) => x >= 0 && x <= 1, 'within 0..1');
-  if (problems.length > 0)
-    throw new ConfigError(`train lm: expected ${problems.join('; ')}. Correct the options.`);
 }
 
 /** The configuration of the model for a vocabulary. */

@@ -4,33 +4,40 @@
  */
 import { join } from 'node:path';
 import { FormatError, StateError } from '../base/errors.ts';
-import { type Checkpoint, saveCheckpoint } from '../io/checkpoint.node.ts';
+import { type Checkpoint, type CheckpointContent, saveCheckpoint } from '../io/checkpoint.node.ts';
 import { isPresent } from '../io/file.ts';
 import { formatJson, type JsonObject } from '../io/json.ts';
-import type { LanguageModel } from '../models/language-model.ts';
-import { type LayerState, State } from '../models/state.ts';
+import type { TensorFile } from '../io/tensor-file.ts';
+import { type LayerState, State, type StateModel } from '../models/state.ts';
+import type { Module } from '../nn/module.ts';
 import { keep } from '../tensor/scope.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import type { AdamW } from './adamw.ts';
 import type { BatchPosition } from './data-batches.ts';
 import type { LoopPosition } from './loop.ts';
-import type { LmSettings } from './train-lm-options.ts';
+import type { RunSettings } from './run-settings.ts';
 
 const VERSION = 1;
 
 /** What trainer.json holds. */
 interface TrainerRecord {
   version: number;
-  settings: LmSettings;
+  settings: RunSettings;
   optimizerSteps: number;
   position: Omit<LoopPosition, 'state'>;
   /** Tokens read per row of the carried state; null without one. */
   stateTokens: number[] | null;
 }
 
+/** What is trained, and what stands in its folder beside the weights. */
+export interface Trained {
+  model: Module & Partial<StateModel>;
+  content(): Omit<CheckpointContent, 'tensors' | 'optimizer' | 'trainer'>;
+}
+
 export interface Run {
-  settings: LmSettings;
-  model: LanguageModel;
+  settings: RunSettings;
+  trained: Trained;
   optimizer: AdamW;
 }
 
@@ -41,7 +48,7 @@ export async function holdsCheckpoint(folder: string): Promise<boolean> {
 }
 
 export async function saveRun(folder: string, run: Run, position: LoopPosition): Promise<void> {
-  const { settings, model, optimizer } = run;
+  const { settings, trained, optimizer } = run;
   const { state, ...rest } = position;
   const record: TrainerRecord = {
     version: VERSION,
@@ -59,30 +66,28 @@ export async function saveRun(folder: string, run: Run, position: LoopPosition):
     Object.entries(layer).map(([name, tensor]): [string, Tensor] => [`state.${i}.${name}`, tensor]),
   );
   await saveCheckpoint(folder, {
-    config: model.config,
-    eosId: model.tokenizer?.eosId ?? null,
-    tensors: [...model.namedParameters()].map(named),
-    tokenizer: model.tokenizer?.toFiles() ?? {},
+    ...trained.content(),
+    tensors: [...trained.model.namedParameters()].map(named),
     optimizer: [...optimizer.namedTensors(), ...stateTensors].map(named),
     trainer: JSON.parse(formatJson(record as unknown as JsonObject)) as JsonObject,
   });
 }
 
 /** The settings with which the checkpoint was trained. Throws StateError for a model without a run. */
-export function settingsOf(checkpoint: Checkpoint, folder: string): LmSettings {
+export function settingsOf(checkpoint: Checkpoint, folder: string): RunSettings {
   return recordOf(checkpoint, folder).settings;
 }
 
 function recordOf(checkpoint: Checkpoint, folder: string): TrainerRecord {
   if (!checkpoint.trainer || !checkpoint.optimizer) {
     throw new StateError(
-      `train lm: expected the checkpoint of a run in ${folder}, got a model only. Start a new run in another folder.`,
+      `train: expected the checkpoint of a run in ${folder}, got a model only. Start a new run in another folder.`,
     );
   }
   const record = checkpoint.trainer as unknown as TrainerRecord;
   if (record.version !== VERSION || !record.settings || !record.position) {
     throw new FormatError(
-      `train lm: expected version ${VERSION} of trainer.json in ${folder}, got ${String(record.version)}. ` +
+      `train: expected version ${VERSION} of trainer.json in ${folder}, got ${String(record.version)}. ` +
         'Resume with the release that wrote it.',
     );
   }
@@ -93,23 +98,23 @@ function recordOf(checkpoint: Checkpoint, folder: string): TrainerRecord {
 export async function restoreRun(
   checkpoint: Checkpoint,
   folder: string,
-  run: Omit<Run, 'settings'>,
+  { trained: { model }, optimizer }: Omit<Run, 'settings'>,
 ): Promise<LoopPosition> {
   const record = recordOf(checkpoint, folder);
   const file = checkpoint.optimizer!;
-  for (const [name, tensor] of run.model.namedParameters()) tensor.write(await checkpoint.model.tensor(name));
-  await run.optimizer.restore(record.optimizerSteps, (name) => file.readAsF32(name));
-  const { position } = record;
-  let state: State | null = null;
-  if (record.stateTokens) {
-    const rows = record.stateTokens.length;
-    const layers: LayerState[] = [];
-    for (const [i, shapes] of run.model.stateShapes.entries()) {
-      const read = async (name: 'conv' | 'ssm') =>
-        keep(Tensor.from(await file.readAsF32(`state.${i}.${name}`), [rows, ...shapes[name]]));
-      layers.push({ conv: await read('conv'), ssm: await read('ssm') });
-    }
-    state = new State(layers, record.stateTokens, run.model);
-  }
+  for (const [name, tensor] of model.namedParameters()) tensor.write(await checkpoint.model.tensor(name));
+  await optimizer.restore(record.optimizerSteps, (name) => file.readAsF32(name));
+  const { position, stateTokens } = record;
+  const state = stateTokens && (await readState(file, model as StateModel, stateTokens));
   return { ...position, data: position.data as BatchPosition, state };
+}
+
+async function readState(file: TensorFile, model: StateModel, tokens: number[]): Promise<State> {
+  const layers: LayerState[] = [];
+  for (const [i, shapes] of model.stateShapes.entries()) {
+    const read = async (name: 'conv' | 'ssm') =>
+      keep(Tensor.from(await file.readAsF32(`state.${i}.${name}`), [tokens.length, ...shapes[name]!]));
+    layers.push({ conv: await read('conv'), ssm: await read('ssm') });
+  }
+  return new State(layers, tokens, model);
 }
