@@ -19,7 +19,7 @@ export interface HubRevision {
 }
 
 const MAX_FILES = 100_000;
-const MAX_REQUESTS = 1000;
+const MAX_REQUESTS = 200;
 const MAX_ANSWER_BYTES = 64_000_000;
 
 /**
