@@ -1,43 +1,28 @@
 /**
- * A language model: embedding, a pre-norm residual stack of mixers (and optional MLPs), final norm, head.
- * The skeleton of mamba_ssm/models/mixer_seq_simple.py with its delayed residual add: each norm receives the branch output and the
- * stream, and hands on their sum in float32. Parameters carry the Hugging Face names (`backbone.layers.0.mixer.in_proj.weight`).
+ * A language model: the backbone, which reads tokens from any state, and a head that predicts the next one. Parameters carry the
+ * Hugging Face names (`backbone.layers.0.mixer.in_proj.weight`).
  */
 import { ShapeError, StateError } from '../base/errors.ts';
 import { Rng } from '../base/rng.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
 import type { Init } from '../nn/init.ts';
-import { Embedding, GatedMlp, Linear, Norm } from '../nn/layers.ts';
+import { Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { crossEntropy } from '../ops/cross-entropy.ts';
 import { linear } from '../ops/linear.ts';
-import { add, reshape } from '../tensor/primitives.ts';
+import { reshape } from '../tensor/primitives.ts';
 import { keep, scope } from '../tensor/scope.ts';
-import { noGrad, recompute } from '../tensor/tape.ts';
+import { noGrad } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
+import { Backbone, type BackboneOptions } from './backbone.ts';
 import { type ModelConfig, type ModelConfigInput, paddedVocabSize, resolveConfig } from './config.ts';
 import { fingerprintOf } from './fingerprint.ts';
-import {
-  atPlaces,
-  type Ids,
-  type InputOptions,
-  type Inputs,
-  lastTokens,
-  packInputs,
-  withoutPadding,
-} from './inputs.ts';
-import { Mamba1, type SequenceContext } from './mamba1.ts';
-import { type LayerState, State, type StateModel } from './state.ts';
+import { type Ids, type InputOptions, type Inputs, packInputs, withoutPadding } from './inputs.ts';
+import { State, type StateModel } from './state.ts';
 
-export interface ForwardOptions extends InputOptions {
+export interface ForwardOptions extends InputOptions, BackboneOptions {
   /** Where to continue from; zeros when omitted. It is not changed. */
   state?: State | null;
-  /** Only the last token of each row: (b, 1, v). */
-  lastOnly?: boolean;
-  /** Also returns the residual stream after every block, and after the final norm. */
-  hiddenStates?: boolean;
-  /** Recomputes each block during backward() instead of keeping its intermediates. */
-  checkpointing?: boolean;
 }
 
 export interface EncodeResult {
@@ -54,48 +39,6 @@ export interface ForwardResult {
   state: State;
   /** With hiddenStates: n_layer tensors (b, l, d), then the output of the final norm. */
   hidden: Tensor[];
-}
-
-/** Pre-norm block: norm, mixer, and with d_intermediate a second norm and a gated MLP. */
-class Block extends Module {
-  readonly norm: Norm;
-  readonly mixer: Mamba1;
-  readonly norm2: Norm | null;
-  readonly mlp: GatedMlp | null;
-
-  constructor(init: Init, config: ModelConfig) {
-    super();
-    const branches = config.n_layer * (config.d_intermediate > 0 ? 2 : 1);
-    const scale = 1 / Math.sqrt(branches);
-    const norm = { rms: config.rms_norm, eps: config.norm_eps };
-    this.norm = new Norm(init, config.d_model, norm);
-    this.mixer = new Mamba1(init, config, scale);
-    this.norm2 = config.d_intermediate > 0 ? new Norm(init, config.d_model, norm) : null;
-    this.mlp =
-      config.d_intermediate > 0 ? new GatedMlp(init, config.d_model, config.d_intermediate, { scale }) : null;
-  }
-
-  /** h, residual (b, l, d) -> the branch output, the stream before it, and the layer's state. */
-  forward(h: Tensor, residual: Tensor | null, state: LayerState | null, context: SequenceContext) {
-    const normed = this.norm.forward(h, residual);
-    const mixed = this.mixer.forward(normed.y, state, context);
-    if (!this.norm2 || !this.mlp) return { h: mixed.y, residual: normed.residual, state: mixed.state };
-    const second = this.norm2.forward(mixed.y, normed.residual);
-    return { h: this.mlp.forward(second.y), residual: second.residual, state: mixed.state };
-  }
-}
-
-class Backbone extends Module {
-  readonly embeddings: Embedding;
-  readonly layers: Block[];
-  readonly norm_f: Norm;
-
-  constructor(init: Init, config: ModelConfig) {
-    super();
-    this.embeddings = new Embedding(init, paddedVocabSize(config), config.d_model);
-    this.layers = Array.from({ length: config.n_layer }, () => new Block(init, config));
-    this.norm_f = new Norm(init, config.d_model, { rms: config.rms_norm, eps: config.norm_eps });
-  }
 }
 
 export class LanguageModel extends Module implements StateModel {
@@ -196,7 +139,8 @@ export class LanguageModel extends Module implements StateModel {
     return { logits: this.head(hidden), state, hidden: options.hiddenStates ? [...blocks, hidden] : [] };
   }
 
-  #encode({ input, context, lengths, places }: Inputs, options: ForwardOptions): EncodeResult {
+  #encode(inputs: Inputs, options: ForwardOptions): EncodeResult {
+    const { input, lengths } = inputs;
     const [b, l] = input.dims(2);
     const { state: start = null, lastOnly = false } = options;
     this.#checkStart(b, start);
@@ -205,25 +149,10 @@ export class LanguageModel extends Module implements StateModel {
         'forward: expected at least one token in every row with lastOnly, got an empty row.',
       );
     }
-    const blocks: Tensor[] = [];
-    const layers: LayerState[] = [];
-    const run = options.checkpointing ? runAgain : runBlock;
-    let h = this.backbone.embeddings.forward(input);
-    let residual: Tensor | null = null;
-    this.backbone.layers.forEach((block, i) => {
-      const out = run(block, h, residual, start?.layers[i] ?? null, context);
-      if (options.hiddenStates) blocks.push(atPlaces(add(out.h, out.residual), places));
-      ({ h, residual } = out);
-      layers.push(out.state);
-    });
-    if (lastOnly) {
-      h = lastTokens(h, lengths);
-      residual = residual && lastTokens(residual, lengths);
-    }
-    const { y } = this.backbone.norm_f.forward(h, residual); // (b, l, d)
+    const { hidden, layers, blocks } = this.backbone.forward(inputs, start?.layers ?? null, options);
     const before = start?.tokens ?? new Array<number>(b).fill(0);
     const tokens = before.map((count, row) => count + (lengths?.[row] ?? l));
-    return { hidden: lastOnly ? y : atPlaces(y, places), state: new State(layers, tokens, this), blocks };
+    return { hidden, state: new State(layers, tokens, this), blocks };
   }
 
   #checkStart(b: number, state: State | null): void {
@@ -239,35 +168,4 @@ export class LanguageModel extends Module implements StateModel {
       );
     }
   }
-}
-
-type BlockResult = { h: Tensor; residual: Tensor; state: LayerState };
-
-function runBlock(
-  block: Block,
-  h: Tensor,
-  residual: Tensor | null,
-  state: LayerState | null,
-  context: SequenceContext,
-): BlockResult {
-  return scope(() => block.forward(h, residual, state, context));
-}
-
-/** runBlock with its intermediates recomputed during backward(). */
-function runAgain(
-  block: Block,
-  h: Tensor,
-  residual: Tensor | null,
-  state: LayerState | null,
-  context: SequenceContext,
-): BlockResult {
-  const inputs = [h, ...(residual ? [residual] : []), ...(state ? [state.conv, state.ssm] : [])];
-  const outputs = recompute((...xs) => {
-    const rest = xs.slice(residual ? 2 : 1);
-    const before = state ? { conv: rest[0]!, ssm: rest[1]! } : null;
-    const out = block.forward(xs[0]!, residual ? xs[1]! : null, before, context);
-    return [out.h, out.residual, out.state.conv, out.state.ssm];
-  }, inputs);
-  const [nextH, nextResidual, conv, ssm] = outputs as [Tensor, Tensor, Tensor, Tensor];
-  return { h: nextH, residual: nextResidual, state: { conv, ssm } };
 }
