@@ -10,13 +10,14 @@ constexpr int MV_ROWS = 2, MV_SHARED_STREAMS = 4;  // 8 accumulators, 3 operands
 #endif
 // From this many rows of a on, packing pays.
 constexpr int64_t MV_LIMIT = 16;
-// Elements of b per task.
-constexpr int64_t MV_CHUNK = 1 << 16;
+// Elements of b per task: streams want to be long, threads want many tasks.
+constexpr int64_t MV_CHUNK = 1 << 16, MV_LONG_CHUNK = 1 << 18, MV_TASKS = 32;
 
-// c[R][S] = a[R][k] . b[S][k], b in format F, one sum of W lanes for each element of c whatever R, S and F.
+// c[R][S] = a[R][k] . b[S][k], the rows of b `spread` apart and in format F: one sum of W lanes for each element of c, in the
+// same order whatever R, S and F.
 template <class F, int R, int S>
-static void matvec_dots(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias) {
-  const int64_t row = weight_bytes<F>(s.k), steps = s.k / F::STEP;
+static void matvec_dots(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias, int64_t spread) {
+  const int64_t row = weight_bytes<F>(s.k) * spread, steps = s.k / F::STEP;
   vf acc[R][S];
   MM_UNROLL for (int r = 0; r < R; r++) MM_UNROLL for (int t = 0; t < S; t++) acc[r][t] = vset1(0.0f);
   const float* from = a;
@@ -44,35 +45,42 @@ static void matvec_dots(const MatmulShape& s, const float* a, const char* b, flo
   for (int r = 0; r < R; r++) {
     for (int t = 0; t < S; t++) {
       float sum = hsum(acc[r][t]);
-      if (bias) sum += bias[t];
-      c[r * s.n + t] = s.accumulate ? c[r * s.n + t] + sum : sum;
+      if (bias) sum += bias[t * spread];
+      float* to = c + r * s.n + t * spread;
+      *to = s.accumulate ? *to + sum : sum;
     }
   }
 }
 
-// R rows of a with columns [j0, j1) of c, S at a time.
+// All rows of a, R at a time, with columns [j0, j1) of c. The S rows that are read side by side are far apart: a stream each
+// for the prefetchers of the memory, where neighbours would be one.
 template <class F, int R, int S>
 static void matvec_columns(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias, int64_t j0,
                            int64_t j1) {
-  const int64_t row = weight_bytes<F>(s.k);
-  int64_t j = j0;
-  for (; j + S <= j1; j += S) matvec_dots<F, R, S>(s, a, b + j * row, c + j, bias ? bias + j : nullptr);
-  for (; j < j1; j++) matvec_dots<F, R, 1>(s, a, b + j * row, c + j, bias ? bias + j : nullptr);
+  const int64_t row = weight_bytes<F>(s.k), spread = (j1 - j0) / S;
+  for (int64_t j = j0; j < j0 + spread; j++) {
+    const float* from = bias ? bias + j : nullptr;
+    int64_t i = 0;
+    for (; i + R <= s.m; i += R) matvec_dots<F, R, S>(s, a + i * s.k, b + j * row, c + i * s.n + j, from, spread);
+    for (; i < s.m; i++) matvec_dots<F, 1, S>(s, a + i * s.k, b + j * row, c + i * s.n + j, from, spread);
+  }
+  for (int64_t j = j0 + S * spread; j < j1; j++)
+    for (int64_t i = 0; i < s.m; i++)
+      matvec_dots<F, 1, 1>(s, a + i * s.k, b + j * row, c + i * s.n + j, bias ? bias + j : nullptr, 1);
 }
 
 template <class F>
 static void matvec_rows(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias, int64_t j0,
                         int64_t j1) {
-  if (s.m == 1) return matvec_columns<F, 1, MV_STREAMS>(s, a, b, c, bias, j0, j1);
-  // A few weights at a time, so that they stay in the first cache for all rows of a.
-  constexpr int64_t STEP = MV_SHARED_STREAMS;
-  for (int64_t j = j0; j < j1; j += STEP) {
-    const int64_t end = j + STEP < j1 ? j + STEP : j1;
-    int64_t i = 0;
-    for (; i + MV_ROWS <= s.m; i += MV_ROWS)
-      matvec_columns<F, MV_ROWS, MV_SHARED_STREAMS>(s, a + i * s.k, b, c + i * s.n, bias, j, end);
-    for (; i < s.m; i++) matvec_columns<F, 1, MV_SHARED_STREAMS>(s, a + i * s.k, b, c + i * s.n, bias, j, end);
-  }
+  if (s.m == 1) matvec_columns<F, 1, MV_STREAMS>(s, a, b, c, bias, j0, j1);
+  else matvec_columns<F, MV_ROWS, MV_SHARED_STREAMS>(s, a, b, c, bias, j0, j1);
+}
+
+// Columns of c per task.
+static int64_t matvec_width(const MatmulShape& s) {
+  const int64_t share = s.n * s.k / MV_TASKS, streams = s.m == 1 ? MV_STREAMS : MV_SHARED_STREAMS;
+  const int64_t chunk = share < MV_CHUNK ? MV_CHUNK : share > MV_LONG_CHUNK ? MV_LONG_CHUNK : share;
+  return (chunk / (s.k + 1) + streams) / streams * streams;
 }
 
 static bool matvec_fits(const MatmulShape& s) { return s.m <= MV_LIMIT && s.transB && (!s.transA || s.m == 1); }
