@@ -60,46 +60,7 @@ export async function* generateBatch(
   }
 }
 
-export interface Completion {
-  row: number;
-  sample: number;
-  /** What a single generate() needs to give the same. */
-  seed: number;
-  text: string;
-  tokens: number[];
-  logprobs: (TokenLogprob | null)[] | null;
-  finishReason: FinishReason;
-}
-
-/** generateBatch() to the end: all samples of the first prompt, then those of the second, and so on. */
-export async function complete(
-  model: LanguageModel,
-  prompts: readonly Prompt[],
-  options: BatchOptions = {},
-): Promise<Completion[]> {
-  const { n = 1 } = options;
-  const seeds = resolveSeeds(options.seed, prompts.length, n);
-  const all: Completion[] = [];
-  for await (const { part, row, sample } of textParts(model, prompts, { ...options, seed: seeds })) {
-    all[row * n + sample] ??= {
-      row,
-      sample,
-      seed: seeds[row]! + sample,
-      text: '',
-      tokens: [],
-      logprobs: options.logprobs === undefined ? null : [],
-      finishReason: 'abort',
-    };
-    const completion = all[row * n + sample]!;
-    completion.text += part.text;
-    completion.tokens.push(...part.tokens);
-    completion.logprobs?.push(...(part.logprobs ?? []));
-    completion.finishReason = part.finishReason ?? completion.finishReason;
-  }
-  return all;
-}
-
-/** The engine's steps as text, for generate() and generateBatch(). A part's place is held until the next part is asked for. */
+/** The engine's steps as text, for generate(), generateBatch() and completions(). A part's place is held until the next part is asked for. */
 export async function* textParts(
   model: LanguageModel,
   prompts: readonly Prompt[],

@@ -36,6 +36,9 @@ const isListOf =
   (value) =>
     Array.isArray(value) && value.every(check);
 
+/** JSON writes -Infinity, which bans an id, as null. */
+const isBias: Check = (value) => value === null || isNumber(value);
+
 /** Options that are plain data. A signal belongs to one process. */
 const SAVED: { [K in keyof ChatSessionOptions]?: Check } = {
   maxTokens: isNumber,
@@ -49,6 +52,8 @@ const SAVED: { [K in keyof ChatSessionOptions]?: Check } = {
   stop: (value) => isText(value) || isListOf(isText)(value),
   eosId: (value) => value === null || isNumber(value),
   stopIds: isListOf(isNumber),
+  logitBias: (value) => typeof value === 'object' && value !== null && Object.values(value).every(isBias),
+  logprobs: isNumber,
   prefillTokens: isNumber,
   snapshots: isCount,
 };
@@ -63,16 +68,24 @@ export async function encodeSession(
     const saved = decodeStateBytes(await state.toBytes());
     for (const [name, tensor] of saved.tensors) tensors.push({ name: `snapshots.${i}.${name}`, ...tensor });
   }
-  const options = Object.fromEntries(Object.entries(record.options).filter(([key]) => key in SAVED));
   const snapshots = memory.snapshots.map(({ end, state, pending }) => ({
     end,
     tokens: state.tokens[0]!,
-    pending,
+    pending: pending.length,
   }));
-  const session = JSON.stringify({ ...record, options, text: memory.text, snapshots });
+  const { text, ids } = memory;
+  const session = JSON.stringify({ ...record, options: plainOptions(record.options), text, ids, snapshots });
   const fingerprint = await model.refreshFingerprint();
   const checksum = checksumOf([FORMAT, fingerprint, session], tensors);
   return encodeStateBytes(tensors, { format: FORMAT, fingerprint, session, checksum });
+}
+
+function plainOptions(options: ChatSessionOptions): ChatSessionOptions {
+  const { logitBias } = options;
+  const all = { ...options, logitBias: logitBias instanceof Map ? Object.fromEntries(logitBias) : logitBias };
+  const isPlain = ([key, value]: [string, unknown]) =>
+    key in SAVED && value !== undefined && value !== Number.POSITIVE_INFINITY; // no maxLength
+  return Object.fromEntries(Object.entries(all).filter(isPlain));
 }
 
 /** Throws FormatError for bytes that are not a session or damaged, StateError for another model's. */
@@ -88,7 +101,7 @@ export function decodeSession(
         'Load the model it was held with, or start a new session.',
     );
   }
-  const { text, snapshots, ...record } = parseSession(session, model);
+  const { text, ids, snapshots, ...record } = parseSession(session, model);
   const memory = new ChatMemory(record.options.snapshots!);
   try {
     snapshots.forEach(({ end, tokens, pending }, i) => {
@@ -96,7 +109,7 @@ export function decodeSession(
       const own = tensors.filter(({ name }) => name.startsWith(prefix));
       const renamed = own.map((tensor) => ({ ...tensor, name: tensor.name.slice(prefix.length) }));
       const state = encodeStateBytes(renamed, { fingerprint, tokens: JSON.stringify([tokens]) });
-      memory.add(text.slice(0, end), State.fromBytes(state, model), pending);
+      memory.add(text.slice(0, end), ids.slice(0, tokens + pending), State.fromBytes(state, model), pending);
     });
   } catch (error) {
     memory.cut(null);
@@ -131,7 +144,9 @@ function decodeFile(bytes: Uint8Array): { tensors: NamedTensor[]; metadata: Reco
 
 type Session = ChatRecord & {
   text: string;
-  snapshots: { end: number; tokens: number; pending: number[] }[];
+  ids: number[];
+  /** `pending` is their number. */
+  snapshots: { end: number; tokens: number; pending: number }[];
 };
 
 function parseSession(json: string, model: LanguageModel): Session {
@@ -149,7 +164,7 @@ function parseSession(json: string, model: LanguageModel): Session {
   const isId: Check = (id) => isCount(id) && (id as number) < model.config.vocab_size;
   const isSnapshot: Check = (item) => {
     const { end, tokens, pending } = (item ?? {}) as Partial<Session['snapshots'][number]>;
-    return isCount(end) && isCount(tokens) && isListOf(isId)(pending);
+    return isCount(end) && isCount(tokens) && isCount(pending);
   };
   const checks: { [K in keyof Session]: Check } = {
     messages: isListOf(isMessage),
@@ -158,16 +173,24 @@ function parseSession(json: string, model: LanguageModel): Session {
     turn: isCount,
     begun: isCount,
     text: isText,
+    ids: isListOf(isId),
     snapshots: isListOf(isSnapshot),
   };
   const bad = Object.entries(checks).find(([key, check]) => !check(session[key as keyof Session]));
   if (bad) fail(`no usable ${bad[0]} in it`);
   const checked = session as Session;
-  const ends = checked.snapshots.map(({ end }) => end);
-  const isChain =
-    ends.every((end, i) => end >= (ends[i - 1] ?? 0)) && (ends.at(-1) ?? 0) === checked.text.length;
-  if (!isChain || ends.length > checked.options.snapshots!) fail('snapshots that do not fit its text');
-  return checked;
+  const { snapshots, text, ids, options } = checked;
+  const isChain = (ends: number[], length: number) =>
+    ends.every((end, i) => end >= (ends[i - 1] ?? 0)) && (ends.at(-1) ?? 0) === length;
+  const ends = snapshots.map(({ end }) => end);
+  const counts = snapshots.map(({ tokens, pending }) => tokens + pending);
+  if (!isChain(ends, text.length) || !isChain(counts, ids.length) || ends.length > options.snapshots!) {
+    fail('snapshots that do not fit its text');
+  }
+  const { logitBias } = options;
+  if (!logitBias) return checked;
+  const restored = Object.entries(logitBias).map(([id, bias]) => [id, bias ?? Number.NEGATIVE_INFINITY]);
+  return { ...checked, options: { ...options, logitBias: Object.fromEntries(restored) } };
 }
 
 const areOptions: Check = (value) => {

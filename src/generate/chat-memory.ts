@@ -16,6 +16,7 @@ export interface Snapshot {
 export class ChatMemory {
   readonly limit: number;
   #text = '';
+  #ids: readonly number[] = [];
   #snapshots: Snapshot[] = [];
 
   constructor(limit: number) {
@@ -27,10 +28,9 @@ export class ChatMemory {
     return this.#text;
   }
 
-  /** Tokens of the text. */
-  get tokens(): number {
-    const last = this.#snapshots.at(-1);
-    return last ? last.state.tokens[0]! + last.pending.length : 0;
+  /** The tokens of the text. */
+  get ids(): readonly number[] {
+    return this.#ids;
   }
 
   /** In the order of the text. */
@@ -50,12 +50,14 @@ export class ChatMemory {
     const dropped = this.#snapshots.splice(snapshot ? this.#snapshots.indexOf(snapshot) + 1 : 0);
     for (const { state } of dropped) state.dispose();
     this.#text = this.#text.slice(0, snapshot?.end ?? 0);
+    this.#ids = this.#ids.slice(0, snapshot ? snapshot.state.tokens[0]! + snapshot.pending.length : 0);
   }
 
-  /** The state after `text`, which begins with the text so far. Takes the state over. */
-  add(text: string, state: State, pending: readonly number[]): void {
+  /** The state after `text` and `ids`, which begin with those so far, but for the last `pending` ids. Takes the state over. */
+  add(text: string, ids: readonly number[], state: State, pending: number): void {
     this.#text = text;
-    this.#snapshots.push({ end: text.length, state, pending });
+    this.#ids = ids;
+    this.#snapshots.push({ end: text.length, state, pending: ids.slice(ids.length - pending) });
     while (this.#snapshots.length > this.limit) {
       const at = leastUseful(this.#snapshots.map(({ state }) => state.tokens[0]!));
       this.#snapshots.splice(at, 1)[0]!.state.dispose();

@@ -191,7 +191,7 @@ export class ChatSession {
     session.#messages = record.messages;
     session.#turn = record.turn;
     session.#begun = new Date(record.begun);
-    session.#tokens = memory.tokens;
+    session.#tokens = memory.ids.length;
     return session;
   }
 
@@ -220,16 +220,21 @@ export class ChatSession {
     try {
       const state = await this.#read(plan);
       if (state === null) {
-        yield { text: '', tokens: [], finishReason: 'abort', message: finish() };
+        yield { text: '', tokens: [], logprobs: null, finishReason: 'abort', message: finish() };
         return;
       }
-      for await (const part of generate(this.model, plan.ids.slice(-1), { ...plan.options, state })) {
-        const { text, tokens, finishReason } = part;
+      const seenIds = [this.#memory.ids];
+      for await (const part of generate(this.model, plan.ids.slice(-1), {
+        ...plan.options,
+        state,
+        seenIds,
+      })) {
+        const { text, tokens, logprobs, finishReason } = part;
         answer.content += text;
         answer.tokens.push(...tokens);
         answer.state?.dispose();
         answer.state = finishReason ? part.state : part.state.detach();
-        yield { text, tokens, finishReason, message: finishReason ? finish() : null };
+        yield { text, tokens, logprobs, finishReason, message: finishReason ? finish() : null };
       }
     } catch (error) {
       answer.state?.dispose();
@@ -274,7 +279,8 @@ export class ChatSession {
         }
       }
       if (!state) return null;
-      this.#memory.add(text, state, ids.slice(-1));
+      const known = this.#memory.ids.slice(0, this.#reusedTokens);
+      this.#memory.add(text, [...known, ...ids], state, 1);
     }
     this.#readTokens = ids.length;
     return state!;
@@ -290,7 +296,7 @@ export class ChatSession {
       const isSame = (content: string) =>
         this.#rendered([...messages, { ...message, content }]).startsWith(text + spoken);
       message.content = [content, content.trimStart(), content.trim()].find(isSame) ?? content;
-      this.#memory.add(text + spoken, state, []);
+      this.#memory.add(text + spoken, [...this.#memory.ids, ...tokens], state, 0);
     } else state?.dispose();
     this.#messages = [...messages, message];
     this.#turn++;

@@ -6,11 +6,10 @@ import { ConfigError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
 import type { LanguageModel } from '../models/language-model.ts';
 import { type ChatMessage, type ChatTemplate, chatTemplate } from '../text/chat-template.ts';
-import type { FinishReason } from './engine.ts';
-import { type GenerateOptions, generate } from './stream.ts';
+import { type GeneratedPart, type GenerateOptions, generate } from './stream.ts';
 
 /** How one answer is made. Defaults: maxTokens 2000, temperature 0.9, topP 0.7. */
-export interface ChatTurnOptions extends Omit<GenerateOptions, 'state' | 'echo'> {
+export interface ChatTurnOptions extends Omit<GenerateOptions, 'state' | 'seenIds' | 'echo'> {
   /** Tokens of the whole conversation, the answer included: it ends there with `length`. Default: no bound, a state does not fill up. */
   maxLength?: number;
 }
@@ -27,13 +26,7 @@ export interface ChatSessionOptions extends ChatOptions {
   snapshots?: number;
 }
 
-export interface ChatPart {
-  /** Never half a character. */
-  text: string;
-  /** The ids behind the text. */
-  tokens: number[];
-  /** Set in the last part only. */
-  finishReason: FinishReason | null;
+export interface ChatPart extends Omit<GeneratedPart, 'state'> {
   /** The whole answer, in the last part only. */
   message: ChatMessage | null;
 }
@@ -55,10 +48,10 @@ export async function* chat(
   const ids = tokenizer.encode(text);
   let content = '';
   for await (const part of generate(model, ids, answerOptions(options, template, ids.length))) {
-    const { text, tokens, finishReason } = part;
-    content += text;
-    if (finishReason) part.state.dispose();
-    yield { text, tokens, finishReason, message: finishReason ? { role: 'assistant', content } : null };
+    const { state, ...rest } = part;
+    content += rest.text;
+    if (rest.finishReason) state.dispose();
+    yield { ...rest, message: rest.finishReason ? { role: 'assistant', content } : null };
   }
 }
 
@@ -81,11 +74,8 @@ export function chatParts(
         'beside the model.',
     );
   }
-  const template =
-    source === undefined
-      ? chatTemplate(own!, tokenizer.specialTokens, "the model's chat template")
-      : chatTemplate(source, tokenizer.specialTokens);
-  return { template, tokenizer };
+  const name = source === undefined || source === own ? "the model's chat template" : undefined;
+  return { template: chatTemplate(source ?? own!, tokenizer.specialTokens, name), tokenizer };
 }
 
 /** These messages with this system message, in place of one that is there; null takes it away. */

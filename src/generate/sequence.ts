@@ -34,7 +34,8 @@ export class Sequence {
     this.sample = sample;
     this.#settings = settings;
     this.#rng = new Rng(settings.seeds[row]! + sample);
-    this.#seen = new Set(settings.sampler.repetitionPenalty === 1 ? [] : prompt);
+    const isUsed = settings.sampler.repetitionPenalty !== 1;
+    this.#seen = new Set(isUsed ? [...(settings.seenIds[row] ?? []), ...prompt] : []);
   }
 
   /** What the logits (padded vocabulary, not changed) lead to. */

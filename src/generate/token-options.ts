@@ -29,6 +29,8 @@ export interface TokenOptions extends SamplerOptions {
   logprobs?: number;
   /** With logprobs: those of the prompt's tokens too, in the first step. Default false. */
   echo?: boolean;
+  /** Per prompt: ids behind `state`, for the repetition penalty, which else knows the prompt only. Default: none. */
+  seenIds?: readonly (readonly number[])[];
   /** Padding in the prompts, on either side: see ForwardOptions. It is taken away before anything is read. */
   attentionMask?: AttentionMask;
   /** Where to continue from, one row per prompt; not changed, not disposed. Default: an empty state. */
@@ -47,6 +49,8 @@ export interface TokenSettings {
   seeds: readonly number[];
   eosId: number | null;
   stopIds: ReadonlySet<number>;
+  /** Per prompt. */
+  seenIds: readonly (readonly number[])[];
   logitBias: ReadonlyMap<number, number>;
   logprobs: number | null;
   echo: boolean;
@@ -79,6 +83,7 @@ export function resolveTokenOptions(
     seeds,
     eosId: options.eosId === undefined ? (model.tokenizer?.eosId ?? null) : options.eosId,
     stopIds: new Set(options.stopIds),
+    seenIds: options.seenIds ?? [],
     logitBias,
     logprobs,
     echo,

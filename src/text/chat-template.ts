@@ -40,15 +40,12 @@ export interface ChatTemplate {
 /** Built in, for models that come without a template: mamba-chat was trained with zephyr's. */
 export const CHAT_TEMPLATES = {
   zephyr:
-    '{% for message in messages %}' +
-    "{% if message['role'] in ['system', 'user', 'assistant'] %}" +
-    "{{ '<|' + message['role'] + '|>\\n' + message['content'] + eos_token + '\\n' }}" +
-    '{% endif %}{% endfor %}' +
-    "{% if messages and add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}",
+    "{% for message in messages %}{% if message.role in ['system', 'user', 'assistant'] %}" +
+    '<|{{ message.role }}|>\n{{ message.content }}{{ eos_token }}\n' +
+    '{% endif %}{% endfor %}{% if messages and add_generation_prompt %}<|assistant|>\n{% endif %}',
   chatml:
-    '{% for message in messages %}' +
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}" +
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+    '{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}' +
+    '{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}',
 } as const;
 
 /**
@@ -60,15 +57,14 @@ export function chatTemplate(
   specialTokens: Readonly<Record<string, string>>,
   name?: string,
 ): ChatTemplate {
-  const isBuiltIn = isTemplateName(source);
-  if (!isBuiltIn && !/\{[{%]/.test(source)) {
-    const known = Object.keys(CHAT_TEMPLATES).join(', ');
+  const builtIn = templateNames.find((known) => source === known || source === CHAT_TEMPLATES[known]);
+  if (!builtIn && !/\{[{%]/.test(source)) {
     throw new ConfigError(
-      `chatTemplate: expected ${known} or a Jinja template, got ${JSON.stringify(source.slice(0, 40))}. Use one of these.`,
+      `chatTemplate: expected ${templateNames.join(', ')} or a Jinja template, got ${JSON.stringify(source.slice(0, 40))}. Use one of these.`,
     );
   }
-  const text = isBuiltIn ? CHAT_TEMPLATES[source] : source;
-  const label = name ?? (isBuiltIn ? source : 'the chat template');
+  const text = builtIn ? CHAT_TEMPLATES[builtIn] : source;
+  const label = name ?? builtIn ?? 'the chat template';
   const program = compile(text, label);
   const render: ChatTemplate['render'] = (messages, { addGenerationPrompt, now = new Date() }) => {
     checkMessages(messages);
@@ -86,9 +82,7 @@ export function chatTemplate(
   return { name: label, source: text, stop: findStop(render, specialTokens.eos_token ?? ''), render };
 }
 
-function isTemplateName(text: string): text is keyof typeof CHAT_TEMPLATES {
-  return Object.hasOwn(CHAT_TEMPLATES, text);
-}
+const templateNames = Object.keys(CHAT_TEMPLATES) as (keyof typeof CHAT_TEMPLATES)[];
 
 function checkMessages(messages: readonly ChatMessage[]): void {
   const isText = (value: unknown) => typeof value === 'string';
@@ -100,8 +94,8 @@ function checkMessages(messages: readonly ChatMessage[]): void {
 }
 
 /**
- * What a template puts behind an assistant's message, up to the end of its line: a model taught with it may end its turns so. Found by
- * looking, with a message that occurs nowhere else.
+ * What a template puts behind an assistant's message, up to the end of its line, or else the beginning of the user's next one: a model
+ * taught with it may end its turns so. Found by looking, with a message that occurs nowhere else.
  */
 function findStop(render: ChatTemplate['render'], eos: string): string[] {
   const [question, answer] = ['Qk7', 'Zx9'];
@@ -113,9 +107,12 @@ function findStop(render: ChatTemplate['render'], eos: string): string[] {
     return at < 0 ? '' : text.slice(at + answer.length);
   };
   try {
-    let tail = behind([user, assistant]);
-    if (tail === '') tail = behind([user, assistant, user]).split(question)[0]!.trimEnd();
-    if (tail.trim() === '') return tail === '' ? [] : [tail];
+    const tail = behind([user, assistant]);
+    if (tail === '') {
+      const next = behind([user, assistant, user]).split(question)[0]!.trimEnd();
+      return next === '' ? [] : [next];
+    }
+    if (tail.trim() === '') return [tail];
     const [mark] = (eos === '' ? tail : tail.split(eos)[0]!).trim().split('\n');
     return mark ? [mark] : [];
   } catch (error) {

@@ -7,11 +7,16 @@ import { ConfigError, FormatError } from '../base/errors.ts';
 
 /** Characters. The largest published templates have a third of it; the lexer takes quadratic time over runs of spaces. */
 const MAX_SOURCE = 2 ** 16;
-/** Expressions and statements evaluated; a message takes about fifty, and it is a second or two of work. */
-const MAX_STEPS = 5_000_000;
+/** Expressions and statements evaluated, in all and for each message; published templates take about fifty for one. */
+const MAX_STEPS = 200_000;
+const STEPS_PER_MESSAGE = 1000;
+/** The library makes a scope and eleven values for each round of a loop, whatever is in it. */
+const STEPS_PER_ROUND = 10;
+/** Steps may be slow where texts are long. */
+const MAX_MS = 10_000;
 /** Characters of any one value when printed, the rendering itself included. */
-const MAX_TEXT = 2 ** 26;
-const MAX_RANGE = 1_000_000;
+const MAX_TEXT = 2 ** 24;
+const MAX_RANGE = 100_000;
 
 interface Value {
   readonly type: string;
@@ -22,7 +27,15 @@ interface Environment {
 }
 interface Interpreter {
   run(program: unknown): Value;
-  evaluate(statement: unknown, environment: Environment): Value;
+  evaluate(statement: Statement | undefined, environment: Environment): Value;
+}
+/** What is looked at of a node of the syntax tree. */
+interface Statement {
+  readonly type: string;
+  /** Of a `For`. */
+  readonly iterable?: Statement;
+  /** Of a `SelectExpression`, a loop's list under a condition. */
+  readonly lhs?: Statement;
 }
 
 /** The library's own types name files without their endings, which TypeScript does not follow in a module. */
@@ -34,7 +47,12 @@ const library = jinja as unknown as {
 };
 
 /** Ready to run with variables of plain data. */
-export type Program = (variables: Readonly<Record<string, unknown>>, now: Date) => string;
+export type Program = (variables: Variables, now: Date) => string;
+
+export interface Variables {
+  readonly messages: readonly unknown[];
+  readonly [name: string]: unknown;
+}
 
 /** Throws FormatError for a source that is too long or not Jinja; so does the program when it fails, and ConfigError for raise_exception. */
 export function compile(source: string, name: string): Program {
@@ -50,7 +68,8 @@ export function compile(source: string, name: string): Program {
     attempt(name, 'a template that renders these messages', () => {
       const environment = globals(now);
       for (const [key, value] of Object.entries(variables)) environment.set(key, value);
-      return String(new BoundedInterpreter(environment).run(program).value);
+      const steps = MAX_STEPS + STEPS_PER_MESSAGE * variables.messages.length;
+      return String(new BoundedInterpreter(environment, steps).run(program).value);
     });
 }
 
@@ -91,22 +110,35 @@ function range(first: number, last?: number, step = 1): number[] {
 }
 
 class BoundedInterpreter extends library.Interpreter {
-  #steps = 0;
+  /** Left to take. */
+  #steps: number;
+  readonly #deadline = Date.now() + MAX_MS;
+  /** Expressions that give what loops run over. */
+  readonly #lists = new WeakSet<Statement>();
   /** Printed length of lists and objects that cannot change any more. */
   readonly #weights = new WeakMap<object, number>();
   /** Whether the value being weighed holds a namespace, the only kind that can change. */
   #isMutable = false;
 
-  override evaluate(statement: unknown, environment: Environment): Value {
-    this.#count();
+  constructor(environment: Environment, steps: number) {
+    super(environment);
+    this.#steps = steps;
+  }
+
+  override evaluate(statement: Statement | undefined, environment: Environment): Value {
+    this.#count(1);
+    if (statement?.iterable) this.#lists.add(statement.iterable.lhs ?? statement.iterable);
     const value = super.evaluate(statement, environment);
+    if (statement && this.#lists.has(statement)) this.#count(STEPS_PER_ROUND * sizeOf(value.value));
     this.#isMutable = false;
     this.#weigh(value);
     return value;
   }
 
-  #count(): void {
-    if (++this.#steps > MAX_STEPS) throw new Error(`more than ${MAX_STEPS} steps`);
+  #count(steps: number): void {
+    this.#steps -= steps;
+    if (this.#steps < 0) throw new Error('too many steps');
+    if (Date.now() > this.#deadline) throw new Error(`more than ${MAX_MS / 1000} seconds of work`);
   }
 
   /** About the characters it takes to print. Lists of lists of lists are small in memory and endless on paper. */
@@ -118,13 +150,17 @@ class BoundedInterpreter extends library.Interpreter {
     if (known !== undefined) return known;
     let total = 1;
     for (const item of (inside as Value[] | Map<string, Value>).values()) {
-      this.#count();
+      this.#count(1);
       total = checkLength(total + this.#weigh(item));
     }
     if (value.type === 'NamespaceValue') this.#isMutable = true;
     if (!this.#isMutable) this.#weights.set(value, total);
     return total;
   }
+}
+
+function sizeOf(list: unknown): number {
+  return Array.isArray(list) ? list.length : list instanceof Map ? list.size : 0;
 }
 
 function checkLength(length: number): number {
