@@ -36,7 +36,7 @@ export function pairStreamDecoder(decode: (ids: readonly number[]) => string): S
   return {
     push(id) {
       const text = decode([...before, id]).slice(decode(before).length);
-      before = [id];
+      if (text !== '') before = [id]; // an id without a token has nothing behind it
       return text;
     },
     flush: () => '',
