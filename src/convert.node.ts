@@ -67,6 +67,7 @@ function weightOf(tensor: Tensor): StoredWeight {
   return {
     dtype: tensor.dtype as WeightDType,
     size: tensor.size,
+    storedBytes: tensor.sizeBytes,
     async *pieces() {
       for (const [at, count] of pieceRanges(tensor.size)) {
         yield { at, count, data: await tensor.dataAt(at, count) };

@@ -33,6 +33,14 @@ export { formatBytes } from './io/hub-choice.ts';
 export type { LocateOptions } from './io/locate.node.ts';
 export { openPretrained, openTensorFile, type Pretrained } from './io/pretrained.node.ts';
 export { type LoadModelOptions, loadModel, saveModel } from './load-model.node.ts';
+export {
+  type Comparison,
+  type QuantizedModel,
+  type QuantizeOptions,
+  quantizeModel,
+  type TextScore,
+  type WeightSize,
+} from './quantize.node.ts';
 export { type CorpusOptions, type CorpusProgress, openCorpus } from './train/corpus.node.ts';
 export { cacheFolder } from './train/corpus-cache.node.ts';
 export { type CorpusFile, listCorpusFiles } from './train/corpus-files.node.ts';

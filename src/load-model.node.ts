@@ -1,6 +1,7 @@
 /** Models on disk to models on a device, and back. */
 import { type DeviceName, useDevice } from './backend/backend.ts';
 import { ConfigError } from './base/errors.ts';
+import type { Tokenizer } from './base/tokenizer.ts';
 import { LARGEST, type WeightDType } from './base/weight-types.ts';
 import { type NamedTensor, saveCheckpoint } from './io/checkpoint.node.ts';
 import { loadWeights } from './io/load-weights.ts';
@@ -53,10 +54,7 @@ export async function loadModel(idOrPath: string, options: LoadModelOptions = {}
 }
 
 async function build(files: Pretrained, weights: WeightDType | undefined): Promise<LanguageModel> {
-  const [eos] = [files.configJson.eos_token_id].flat();
-  const tokenizer = Object.keys(files.tokenizer).some((name) => TOKENIZERS.has(name))
-    ? tokenizerFromFiles(files.tokenizer, { eosId: typeof eos === 'number' ? eos : null })
-    : null;
+  const tokenizer = readTokenizerOf(files);
   const model = new LanguageModel(files.config, { seed: null }).requireGrad(false);
   try {
     await loadWeights(model, files, weights);
@@ -68,6 +66,13 @@ async function build(files: Pretrained, weights: WeightDType | undefined): Promi
     model.dispose();
     throw error;
   }
+}
+
+/** Null if there is none. */
+export function readTokenizerOf({ tokenizer, configJson }: Pretrained): Tokenizer | null {
+  if (!Object.keys(tokenizer).some((name) => TOKENIZERS.has(name))) return null;
+  const [eos] = [configJson.eos_token_id].flat();
+  return tokenizerFromFiles(tokenizer, { eosId: typeof eos === 'number' ? eos : null });
 }
 
 /** The files that make a tokenizer; the others only add to it. */

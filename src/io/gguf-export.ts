@@ -115,8 +115,8 @@ async function* bytesOf(weight: StoredWeight, dtype: WeightDType, what: string):
 /** A = -exp(A_log). */
 function negativeExp(weight: StoredWeight): StoredWeight {
   return {
+    ...weight,
     dtype: 'f32',
-    size: weight.size,
     async *pieces(): AsyncGenerator<WeightPiece> {
       for await (const { at, count, data } of weight.pieces()) {
         yield { at, count, data: toFloats(data, weight.dtype).map((x) => -Math.exp(x)) };

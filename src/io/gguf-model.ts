@@ -80,7 +80,7 @@ async function open(file: GgufFile): Promise<GgufModel> {
 }
 
 /** A_log from A = -exp(A_log). */
-function logOf({ dtype, size, pieces }: StoredWeight, what: string): StoredWeight {
+function logOf(stored: StoredWeight, what: string): StoredWeight {
   const log = (a: number, element: number): number => {
     if (a < 0) return Math.log(-a);
     throw new FormatError(
@@ -88,11 +88,11 @@ function logOf({ dtype, size, pieces }: StoredWeight, what: string): StoredWeigh
     );
   };
   return {
+    ...stored,
     dtype: 'f32',
-    size,
     async *pieces(): AsyncGenerator<WeightPiece> {
-      for await (const { at, count, data } of pieces()) {
-        yield { at, count, data: toFloats(data, dtype).map((a, i) => log(a, at + i)) };
+      for await (const { at, count, data } of stored.pieces()) {
+        yield { at, count, data: toFloats(data, stored.dtype).map((a, i) => log(a, at + i)) };
       }
     },
   };

@@ -32,7 +32,7 @@ export async function openGguf(source: ByteSource): Promise<GgufFile> {
         `readWeight: expected a tensor of ${source.name}, got the name ${name}. List them with tensors.keys().`,
       );
     }
-    const { type, shape, start } = tensor;
+    const { type, shape, start, end } = tensor;
     const { dequantise } = type;
     if (!dequantise) {
       throw new UnsupportedError(
@@ -44,6 +44,7 @@ export async function openGguf(source: ByteSource): Promise<GgufFile> {
     return {
       dtype: own ?? 'f32',
       size,
+      storedBytes: end - start,
       async *pieces(): AsyncGenerator<WeightPiece> {
         const byteOf = (element: number): number => start + (element / type.block) * type.bytes;
         for (const [at, count] of pieceRanges(size)) {

@@ -75,6 +75,7 @@ export function tensorFile(
     return {
       dtype: WEIGHT_TYPES[dtype],
       size,
+      storedBytes: size * STORED_BYTES[dtype],
       async *pieces(): AsyncGenerator<WeightPiece> {
         const whole = info.strides ? await read(tensor, info) : null;
         for (const [at, count] of pieceRanges(size)) {

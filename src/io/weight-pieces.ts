@@ -20,6 +20,8 @@ export interface StoredWeight {
   readonly dtype: WeightDType;
   /** Elements. */
   readonly size: number;
+  /** Where it is stored; other than what the pieces hold where the type is none of ours. */
+  readonly storedBytes: number;
   /** In order, without gaps; every piece but the last has PIECE_ELEMENTS. */
   pieces(): AsyncIterable<WeightPiece>;
 }

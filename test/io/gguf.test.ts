@@ -176,6 +176,7 @@ describe('mutations of a whole model', async () => {
         return {
           dtype: 'f32',
           size,
+          storedBytes: data.byteLength,
           async *pieces() {
             yield { at: 0, count: size, data };
           },
