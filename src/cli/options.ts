@@ -90,6 +90,14 @@ export function collect(text: string, before: string[] = []): string[] {
   return [...before, text];
 }
 
+/** For commander: ID=VALUE, -inf included, that may be given several times. */
+export function logitBias(text: string, before: Record<number, number> = {}): Record<number, number> {
+  const [, id, value = ''] = /^(\d+)=(.*)$/.exec(text) ?? [];
+  const bias = value === '-inf' ? Number.NEGATIVE_INFINITY : finite(value);
+  if (id !== undefined && !Number.isNaN(bias)) return { ...before, [Number(id)]: bias };
+  throw new InvalidArgumentError('expected ID=NUMBER or ID=-inf.');
+}
+
 /** Rows of ids from "1,2,3;4,5,6". */
 export function idRows(text: string): number[][] {
   return text.split(';').map((row) =>

@@ -4,16 +4,10 @@
  */
 import { LanguageModel } from '../models/language-model.ts';
 import type { ChatMessage } from '../text/chat-template.ts';
-import {
-  type BatchOptions,
-  type BatchPart,
-  type Completion,
-  complete,
-  generateBatch,
-  type Prompt,
-} from './batch.ts';
+import { type BatchOptions, type BatchPart, generateBatch, type Prompt } from './batch.ts';
 import { type ChatOptions, type ChatPart, type ChatSessionOptions, chat } from './chat.ts';
 import { ChatSession } from './chat-session.ts';
+import { type Completion, complete } from './complete.ts';
 import { type EmbedOptions, embed } from './embed.ts';
 import { type GeneratedPart, type GenerateOptions, generate } from './stream.ts';
 
@@ -26,7 +20,7 @@ declare module '../models/language-model.ts' {
       prompts: readonly Prompt[],
       options?: BatchOptions,
     ): AsyncGenerator<BatchPart, void, undefined>;
-    /** Completions of many prompts, when all have ended; see complete() in generate/batch.ts. */
+    /** Completions of many prompts, when all have ended; see complete() in generate/complete.ts. */
     complete(prompts: readonly Prompt[], options?: BatchOptions): Promise<Completion[]>;
     /** A vector per text; see embed() in generate/embed.ts. */
     embed(texts: readonly Prompt[], options?: EmbedOptions): Promise<Float32Array[]>;

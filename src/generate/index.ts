@@ -1,12 +1,5 @@
 /** Generation: samplers, the token engine for batches, text streaming, embeddings. */
-export {
-  type BatchOptions,
-  type BatchPart,
-  type Completion,
-  complete,
-  generateBatch,
-  type Prompt,
-} from './batch.ts';
+export { type BatchOptions, type BatchPart, generateBatch, type Prompt } from './batch.ts';
 export {
   CHAT_DEFAULTS,
   type ChatOptions,
@@ -16,6 +9,7 @@ export {
   chat,
 } from './chat.ts';
 export { ChatSession, type ChatStats } from './chat-session.ts';
+export { type Completion, complete, completions } from './complete.ts';
 export { cosineSimilarity, type EmbedOptions, embed, type Pooling } from './embed.ts';
 export {
   type FinishReason,
