@@ -3,7 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { formatBytes } from '../index.node.ts';
 import type { Ask, ChatDesk } from './chat-desk.ts';
-import type { ChatView } from './chat-view.ts';
+import { type ChatView, count } from './chat-view.ts';
 
 export interface CommandContext {
   readonly desk: ChatDesk;
@@ -57,7 +57,7 @@ const COMMANDS: readonly ChatCommand[] = [
   {
     name: '/reset',
     usage: '/reset',
-    summary: 'begin a new conversation with the same system message',
+    summary: 'a new conversation with the same system message',
     async run({ desk, view }) {
       desk.session.reset();
       await desk.keep();
@@ -105,9 +105,9 @@ const COMMANDS: readonly ChatCommand[] = [
 ];
 
 const KEYS = [
-  ['line\\', 'a backslash at its end: the message goes on in the next line'],
-  ['"""', 'opens and closes a message of several lines; pasted lines stay one message'],
-  ['Ctrl-C', 'stops an answer; clears the line; twice: leaves'],
+  ['\\', 'at the end of a line: the message goes on in the next'],
+  ['"""', 'before and behind a message of several lines'],
+  ['Ctrl-C', 'stops an answer, clears a line; twice: leaves'],
   ['Tab', 'completes a command'],
 ] as const;
 
@@ -160,9 +160,9 @@ function stats({ desk, view }: CommandContext): void {
   const seconds = desk.turns.reduce((sum, turn) => sum + turn.seconds, 0);
   const rate = seconds > 0 ? `, ${(answered / seconds).toFixed(1)} tokens/s` : '';
   view.table([
-    ['conversation', `${desk.session.messages.length} messages, ${tokens} tokens`],
-    ['answers', `${answered} tokens in ${seconds.toFixed(1)} s${rate}`],
-    ['last turn', `${readTokens} tokens read, ${reusedTokens} not read again`],
+    ['conversation', `${count(desk.session.messages.length, 'message')}, ${count(tokens, 'token')}`],
+    ['answers', `${count(answered, 'token')} in ${seconds.toFixed(1)} s${rate}`],
+    ['last turn', `${count(readTokens, 'token')} read, ${reusedTokens} not read again`],
     ['state', `${stateBytes} bytes`],
     ['snapshots', `${snapshots}, ${formatBytes(snapshotBytes)}`],
     ['file', desk.path ?? 'none (--session FILE keeps the conversation)'],

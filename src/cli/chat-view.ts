@@ -60,7 +60,7 @@ export class ChatView {
 
   /** Where a conversation from a file stands: its size and its last two messages. */
   resume(path: string, { messages, stats }: Pick<ChatSession, 'messages' | 'stats'>): void {
-    this.note(`${path}: ${messages.length} messages, ${stats.tokens} tokens`);
+    this.note(`${path}: ${count(messages.length, 'message')}, ${count(stats.tokens, 'token')}`);
     const questions = messages.filter(({ role }) => role === 'user').length;
     for (const { role, content } of messages.slice(-2)) {
       if (role === 'user') this.note(`${questions}> ${content}`);
@@ -104,9 +104,9 @@ export class ChatView {
   turn({ tokens, seconds, tokensPerSecond, readTokens, finishReason }: Turn, stateBytes: number): void {
     const facts = [
       `${tokensPerSecond.toFixed(1)} tokens/s`,
-      `${readTokens} read`,
+      `${count(readTokens, 'token')} read`,
       `state ${formatBytes(stateBytes)}`,
-      `${tokens} in ${seconds.toFixed(1)} s`,
+      `${count(tokens, 'token')} in ${seconds.toFixed(1)} s`,
     ];
     const reason = REASONS[finishReason];
     if (reason) facts.unshift(reason);
@@ -131,7 +131,7 @@ export class ChatView {
 /** What deserves a word: an answer that ended by itself does not. */
 const REASONS: Record<string, string> = {
   abort: 'stopped',
-  length: 'cut at the limit of tokens',
+  length: 'cut off',
 };
 
 /**
@@ -144,4 +144,8 @@ export function harmless(text: string): string {
     if (code < 0x20) return String.fromCharCode(0x2400 + code);
     return code === 0x7f ? '\u2421' : '\ufffd';
   });
+}
+
+export function count(amount: number, what: string): string {
+  return `${amount} ${what}${amount === 1 ? '' : 's'}`;
 }

@@ -71,11 +71,11 @@ export class FakeConversation implements Conversation {
     let content = '';
     for await (const text of this.#answer(messages, signal ?? new AbortController().signal)) {
       content += text;
-      yield { text, tokens: [1], finishReason: null, message: null };
+      yield { text, tokens: [1], logprobs: null, finishReason: null, message: null };
     }
     const message = { role: 'assistant', content };
     this.messages = [...messages, message];
-    yield { text: '', tokens: [], finishReason: signal?.aborted ? 'abort' : 'eos', message };
+    yield { text: '', tokens: [], logprobs: null, finishReason: signal?.aborted ? 'abort' : 'eos', message };
   }
 }
 

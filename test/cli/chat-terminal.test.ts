@@ -17,7 +17,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const CTRL_C = '\u0003';
 const CTRL_D = '\u0004';
 /** The line below an answer. */
-const STATS = /^(stopped · )?[\d.]+ tokens\/s · 7 read · state 4.3 kB · \d+ in [\d.]+ s$/gm;
+const STATS = /^(stopped · )?[\d.]+ tokens\/s · 7 tokens read · state 4.3 kB · \d+ tokens? in [\d.]+ s$/gm;
 
 /** Says the question back, with the number of the answer. */
 function echo(): Answer {

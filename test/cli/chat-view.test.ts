@@ -50,7 +50,9 @@ describe('ChatView', () => {
     for (const text of ['', 'He', 'llo', '']) view.say(text);
     view.endAnswer();
     view.turn(turn, 73_728);
-    expect(terminal.screen).toBe('Hello\n19.2 tokens/s · 310 read · state 73.7 kB · 24 in 1.3 s');
+    expect(terminal.screen).toBe(
+      'Hello\n19.2 tokens/s · 310 tokens read · state 73.7 kB · 24 tokens in 1.3 s',
+    );
     const other = open();
     other.view.wait();
     other.view.endAnswer();
@@ -64,7 +66,7 @@ describe('ChatView', () => {
     const { terminal, view } = open();
     view.turn({ ...turn, finishReason: 'abort' }, 1);
     view.turn({ ...turn, finishReason: 'length' }, 1);
-    expect(terminal.screen).toMatch(/^stopped · .*\n\ncut at the limit of tokens · /);
+    expect(terminal.screen).toMatch(/^stopped · .*\n\ncut off · /);
   });
 
   it.each([8, 20, 30, 40, 60])('fits %i columns', (columns) => {

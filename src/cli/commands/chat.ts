@@ -73,10 +73,10 @@ async function run(options: Options, command: Command): Promise<void> {
   const desk = await openDesk(model, { ...options, turn });
   const signal = out.io.interrupts();
 
-  const isTalk = options.prompt === undefined && !out.isJson && stdin.isTTY && stdout.isTTY;
-  if (isTalk && stdin instanceof Readable) {
-    const { NO_COLOR, TERM } = process.env;
-    const view = new ChatView(stdout, !NO_COLOR && TERM !== 'dumb');
+  const { NO_COLOR, TERM } = process.env;
+  const isTalk = options.prompt === undefined && stdin.isTTY;
+  if (isTalk && stdout.isTTY && !out.isJson && TERM !== 'dumb' && stdin instanceof Readable) {
+    const view = new ChatView(stdout, !NO_COLOR);
     const { source, name } = desk.session.template;
     view.banner({
       model: options.model,
@@ -88,6 +88,7 @@ async function run(options: Options, command: Command): Promise<void> {
     await chatOnTerminal(stdin, stdout, { desk, view, history, signal });
     return;
   }
+  if (isTalk) out.log('Every line is a message. Ctrl-D ends.');
   const messages = options.prompt === undefined ? inputLines(stdin, signal) : [options.prompt];
   await chatInLines(desk, messages, (text) => out.text(stdout.isTTY ? harmless(text) : text), signal);
   out.json(desk.report());
