@@ -6,6 +6,7 @@ import { Command, CommanderError } from 'commander';
 import { onDeviceNotice, VERSION } from '../index.node.ts';
 import { register as registerChat } from './commands/chat.ts';
 import { register as registerConvert } from './commands/convert.ts';
+import { register as registerEmbed } from './commands/embed.ts';
 import { register as registerEval } from './commands/eval.ts';
 import { register as registerGenerate } from './commands/generate.ts';
 import { register as registerInfo } from './commands/info.ts';
@@ -20,6 +21,7 @@ const COMMANDS = [
   registerEval,
   registerGenerate,
   registerChat,
+  registerEmbed,
   registerLogits,
   registerConvert,
   registerQuantize,
