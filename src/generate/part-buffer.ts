@@ -64,7 +64,7 @@ export class PartBuffer {
 
   constructor(tokenizer: Tokenizer | null, stops: readonly string[], hasLogprobs: boolean) {
     this.#hasLogprobs = hasLogprobs;
-    this.#decoder = tokenizer?.streamDecoder() ?? null;
+    this.#decoder = tokenizer?.streamDecoder({ isContinuation: true }) ?? null;
     this.#filter = new StopFilter(stops);
   }
 

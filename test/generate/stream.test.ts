@@ -16,7 +16,9 @@ const model = new LanguageModel({ vocab_size: 256, d_model: 8, n_layer: 1, d_sta
 function scripted(script: Uint8Array): LanguageModel {
   const tokenizer: Tokenizer = {
     ...bytes,
-    streamDecoder() {
+    streamDecoder(options) {
+      // What is generated goes on behind the prompt: its first space is text.
+      expect(options).toEqual({ isContinuation: true });
       const inner = bytes.streamDecoder();
       let at = 0;
       return { push: () => inner.push(script[at++]!), flush: () => inner.flush() };
