@@ -1,10 +1,12 @@
 /** `--model org/name`: every command fetches it, tells so on stderr, and Ctrl-C ends the download. */
-import { readFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { downloadProgress } from '../../src/cli/download-progress.ts';
 import type { LoadEvent } from '../../src/index.node.ts';
+import { bundle } from '../support/bundle.ts';
 import { COMMIT, type FakeHub, fakeHub } from '../support/hub.ts';
 import { cli } from './cli.ts';
 
@@ -83,6 +85,28 @@ describe('--model org/name', () => {
     expect((await cli(['info', '--model', 'org/model'])).code).toBe(0);
     expect(hub.fetched()).toEqual(['model.safetensors']);
   });
+});
+
+it('SIGINT during a download: the process says so, exits with 130 and leaves the part', async () => {
+  const program = await bundle("import './src/cli/main.ts';", hub.folder);
+  hub.mischief = ({ host }, response) => {
+    if (host === 'cdn') response.writeHead(200).write('x'.repeat(1000)); // and nothing more
+    return host === 'cdn';
+  };
+  const child = spawn(process.execPath, [program, 'info', '--model', 'org/model']);
+  let stderr = '';
+  child.stderr.on('data', (data) => (stderr += data));
+  const ended = new Promise((resolve) => child.once('close', resolve));
+  const blobs = join(hub.settings.cacheFolder, 'models--org--model/blobs');
+  const part = async (): Promise<number> => {
+    const name = (await readdir(blobs).catch(() => [])).find((file) => file.endsWith('.incomplete'));
+    return name === undefined ? 0 : (await stat(join(blobs, name))).size;
+  };
+  await vi.waitFor(async () => expect(await part()).toBe(1000), { timeout: 10_000 });
+  child.kill('SIGINT');
+  expect(await ended).toBe(130);
+  expect(stderr).toContain('interrupted; what has arrived is kept');
+  expect(await part()).toBe(1000);
 });
 
 describe('downloadProgress', () => {

@@ -51,6 +51,23 @@ async function expectRecovery(): Promise<void> {
   expect((await readdir(blobs)).sort()).toEqual([etag, etagOf(Buffer.from('{}'))].sort());
 }
 
+/** Opens the model in a process of its own and prints the events. */
+const program = (): Promise<string> =>
+  bundle(
+    `import { openPretrained } from './src/index.node.ts';
+     await openPretrained('${ID}', { onProgress: (event) => console.log(JSON.stringify(event)) });`,
+    hub.folder,
+  );
+const start = (path: string) =>
+  spawn(process.execPath, [path], {
+    env: {
+      ...process.env,
+      HF_ENDPOINT: hub.endpoint,
+      HF_HOME: hub.folder,
+      HF_HUB_CACHE: hub.settings.cacheFolder,
+    },
+  });
+
 describe('a connection that breaks', () => {
   it('goes on where it broke', async () => {
     hub.breakAfter = 70_000;
@@ -74,23 +91,13 @@ describe('a connection that breaks', () => {
   });
 
   it('a killed process: the next one goes on, whatever lock it left', async () => {
-    const program = await bundle(
-      `import { loadModel } from './src/index.node.ts'; await loadModel('${ID}', { onProgress: (event) => console.log(JSON.stringify(event)) });`,
-      hub.folder,
-    );
     // Sends a part and falls silent.
     hub.mischief = ({ host }, response) => {
       if (host === 'cdn')
         response.writeHead(200, { 'content-length': weights.length }).write(weights.subarray(0, 90_000));
       return host === 'cdn';
     };
-    const env = {
-      ...process.env,
-      HF_ENDPOINT: hub.endpoint,
-      HF_HOME: hub.folder,
-      HF_HUB_CACHE: hub.settings.cacheFolder,
-    };
-    const child = spawn(process.execPath, [program], { env });
+    const child = start(await program());
     const ended = new Promise((resolve) => child.once('close', resolve));
     await new Promise<void>((resolve, reject) => {
       let output = '';
@@ -380,4 +387,15 @@ it('two at once: one downloads, the other waits, both have it', async () => {
   await expectWeights(a);
   expect(ranges()).toEqual([undefined]);
   expect(notices().some((message) => message.includes('another process downloads it'))).toBe(true);
+});
+
+it('two processes at once: one downloads', async () => {
+  const path = await program();
+  const errors = await Promise.all(
+    [start(path), start(path)].map(async ({ stderr }) => (await stderr.toArray()).join('')),
+  );
+  // Their configuration is none: that is told after the download.
+  for (const text of errors) expect(text).toContain('configFromJson: expected');
+  expect((await readFile(join(blobs, etag))).equals(weights)).toBe(true);
+  expect(ranges()).toEqual([undefined]);
 });
