@@ -155,11 +155,21 @@ function partsOf(
     pre_tokenizer: words,
     post_processor: ends,
     decoder: BYTE_LEVEL,
-    model: bpeModel(list, textsOf(metadata, 'merges'), ignoresMerges),
+    model: bpeModel(metadata, list, ignoresMerges),
   };
 }
 
-function bpeModel(list: TokenList, merges: readonly string[], ignoresMerges: boolean): JsonObject {
+function bpeModel(
+  metadata: ReadonlyMap<string, GgufValue>,
+  list: TokenList,
+  ignoresMerges: boolean,
+): JsonObject {
+  if (!metadata.has(key('merges'))) {
+    throw new FormatError(
+      `openGguf: expected the merges of the tokenizer in ${list.name}, got none. Convert the file again.`,
+    );
+  }
+  const merges = textsOf(metadata, 'merges');
   for (const merge of merges) {
     if (merge.indexOf(' ', 1) < 0) {
       throw new FormatError(
@@ -177,7 +187,7 @@ function bpeModel(list: TokenList, merges: readonly string[], ignoresMerges: boo
     byte_fallback: false,
     ignore_merges: ignoresMerges,
     vocab: Object.fromEntries(idsOf(list, (token) => token)),
-    merges: [...merges],
+    merges,
   };
 }
 

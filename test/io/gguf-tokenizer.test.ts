@@ -167,6 +167,12 @@ describe('byte-level BPE', () => {
     expect(open(back).encode('1234 a!!<|end|>')).toEqual(open(metadata).encode('1234 a!!<|end|>'));
   });
 
+  it('without its merges is a FormatError', () => {
+    const metadata = bpe(null);
+    metadata.delete('tokenizer.ggml.merges');
+    expect(() => open(metadata)).toThrow(FormatError);
+  });
+
   it('of an unknown family is left out with a note', () => {
     const { files, notes } = tokenizerFromGguf(bpe('viking'), 'x');
     expect(files).toEqual({});
