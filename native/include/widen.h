@@ -67,7 +67,7 @@ VEC_FN vf vload_f16(const char* p) {
 // One float16 in every lane.
 VEC_FN vf vset1_f16(uint16_t h) {
 #if defined(__AVX512F__)
-  return (vf)_mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16((short)h));
+  return (vf)_mm512_maskz_broadcastss_ps(0xffff, _mm_cvtph_ps(_mm_cvtsi32_si128(h)));
 #elif defined(__AVX2__)
   return (vf)_mm256_cvtph_ps(_mm_set1_epi16((short)h));
 #elif defined(__aarch64__)

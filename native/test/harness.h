@@ -51,7 +51,8 @@ class Call {
     return add_bits((const char*)want.data(), want.size() * sizeof(T));
   }
   Call& scratch(int64_t floats);
-  void check();
+  // The first of the outputs, which the balls were compared with.
+  Floats check();
 
  private:
   Call& add_bits(const char* want, size_t bytes);
@@ -64,6 +65,7 @@ class Call {
 // The cases, by family.
 void test_elements();
 void test_moves();
+void test_narrow();
 void test_layers();
 void test_conv();
 void test_scan();

@@ -181,12 +181,14 @@ Call& Call::scratch(int64_t floats) {
   return *this;
 }
 
-void Call::check() {
+Floats Call::check() {
   snprintf(current, sizeof current, "%s %s", name, text.c_str());
   const Entry* entry = find(name);
-  if (!entry) return fail("is not in the table");
-  if (entry->operands != (int)operands.size())
-    return fail("has " + std::to_string(entry->operands) + " operands, called with " + std::to_string(operands.size()));
+  const int given = (int)operands.size();
+  if (!entry) fail("is not in the table");
+  else if (entry->operands != given)
+    fail("has " + std::to_string(entry->operands) + " operands, called with " + std::to_string(given));
+  if (!entry || entry->operands != given) return {};
   called.insert(name);
   calls++;
 
@@ -219,6 +221,12 @@ void Call::check() {
       delete buffers[i];
     }
   }
+  for (size_t i = 0; i < operands.size(); i++) {
+    if (operands[i].kind != Operand::BALLS) continue;
+    const float* values = (const float*)first[i].data();
+    return Floats(values, values + first[i].size() / sizeof(float));
+  }
+  return {};
 }
 
 int main(int argc, char** argv) {
@@ -237,6 +245,7 @@ int main(int argc, char** argv) {
     called.clear(), calls = failures = 0, worst = 0;
     test_elements();
     test_moves();
+    test_narrow();
     test_layers();
     test_conv();
     test_scan();
