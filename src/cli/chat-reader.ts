@@ -74,6 +74,10 @@ export class ChatReader {
     });
     this.#readline.on('line', (line) => this.#take(line.replaceAll(BREAK, '\n')));
     this.#readline.on('SIGINT', () => this.#clearLine());
+    this.#readline.on('SIGCONT', () => {
+      stdout.write(PASTE_ON); // the shell that had the terminal has switched it off
+      this.#readline.prompt(true);
+    });
     this.#readline.on('close', () => this.#end());
     input.on('data', this.#receive);
     input.on('end', this.#end);

@@ -75,7 +75,7 @@ export class ChatView {
     const isWide = first + second < this.#columns;
     const show = ([left, right]: readonly [string, string]): string =>
       isWide ? `  ${left.padEnd(first - 2)}${right}` : `${left}\n  ${right}`;
-    this.note(rows.map(show).join('\n'));
+    this.#line(harmless(rows.map(show).join('\n')));
   }
 
   /** A sign that the model is at work, until it says something. */
