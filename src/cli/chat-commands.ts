@@ -160,9 +160,9 @@ function stats({ desk, view }: CommandContext): void {
   const seconds = desk.turns.reduce((sum, turn) => sum + turn.seconds, 0);
   const rate = seconds > 0 ? `, ${(answered / seconds).toFixed(1)} tokens/s` : '';
   view.table([
-    ['conversation', `${count(desk.session.messages.length, 'message')}, ${count(tokens, 'token')}`],
+    ['conversation', count(desk.session.messages.length, 'message')],
     ['answers', `${count(answered, 'token')} in ${seconds.toFixed(1)} s${rate}`],
-    ['last turn', `${count(readTokens, 'token')} read, ${reusedTokens} not read again`],
+    ['last turn', `${count(readTokens, 'token')} read, ${reusedTokens} not read again, ${tokens} at its end`],
     ['state', `${stateBytes} bytes`],
     ['snapshots', `${snapshots}, ${formatBytes(snapshotBytes)}`],
     ['file', desk.path ?? 'none (--session FILE keeps the conversation)'],

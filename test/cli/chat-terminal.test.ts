@@ -230,8 +230,8 @@ describe('commands', () => {
     const { say, leave } = open();
     await say('a', '2');
     const stats = await say('/stats', '2');
-    expect(stats).toMatch(/conversation {2}2 messages, 6 tokens\n/);
-    expect(stats).toMatch(/last turn {5}7 tokens read, 5 not read again\n/);
+    expect(stats).toMatch(/conversation {2}2 messages\n/);
+    expect(stats).toMatch(/last turn {5}7 tokens read, 5 not read again, 6 at its end\n/);
     expect(stats).toMatch(/state {9}4321 bytes\n/);
     expect(stats).toMatch(/snapshots {5}2, 8.6 kB\n/);
     const help = await say('/help', '2');
