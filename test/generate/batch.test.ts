@@ -21,7 +21,7 @@ afterEach(() => vi.restoreAllMocks());
 reportMissing();
 
 const V = 61;
-const CONFIG = { vocab_size: V, pad_vocab_size_multiple: 8, d_model: 16, n_layer: 2, d_state: 4 };
+const CONFIG = { vocab_size: V, pad_vocab_size_multiple: 8, d_model: 12, n_layer: 1, d_state: 3 };
 const rng = new Rng(9);
 const PROMPTS = [3, 1, 20, 7, 40, 2].map((n) => Array.from({ length: n }, () => rng.below(V)));
 
@@ -78,12 +78,12 @@ describe.each(devices)('batches on $label', ({ backend }) => {
   });
 
   it('over many seeds too', async () => {
-    const seeds = Array.from({ length: 40 }, (_, i) => 1000 + i);
+    const seeds = Array.from({ length: 24 }, (_, i) => 1000 + i);
     const prompt = PROMPTS[3]!;
     const repeated = seeds.map(() => prompt);
     const together = await model.complete(repeated, { maxTokens: 10, seed: seeds, batchSize: 64 });
     const distinct = new Set(together.map(({ tokens }) => tokens.join()));
-    expect(distinct.size).toBe(40);
+    expect(distinct.size).toBe(24);
     for (const [i, seed] of seeds.entries()) {
       const [alone] = await model.complete([prompt], { maxTokens: 10, seed });
       await expectSameTokens(model, prompt, seed, together[i]!.tokens, alone!.tokens);
@@ -134,7 +134,7 @@ describe.each(devices)('batches on $label', ({ backend }) => {
     expect(Math.max(...others)).toBeLessThanOrEqual(listed.at(-1)! + bound);
   }
 
-  it.each([512, 16, 3])(
+  it.each([512, 5])(
     'echo: the prompt with its log-probabilities, %i tokens per pass',
     async (prefillTokens) => {
       const { liveBytes } = backend.memory;
