@@ -1,14 +1,14 @@
 /** Text in, text out, for many prompts and several samples of each: decodes the engine's tokens as they come and ends at stop strings. */
 import { ConfigError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
-import { type AttentionMask, maskSpans } from '../models/inputs.ts';
+import type { AttentionMask } from '../models/inputs.ts';
 import type { LanguageModel } from '../models/language-model.ts';
 import type { State } from '../models/state.ts';
 import { generateTokens, type TokenStep } from './engine.ts';
 import type { TokenLogprob } from './logprobs.ts';
 import { PartBuffer, SharedState, type TextPart } from './part-buffer.ts';
 import type { FinishReason } from './sequence.ts';
-import { resolveSeeds, type TokenOptions } from './token-options.ts';
+import { resolveSeeds, type TokenOptions, withoutPadding } from './token-options.ts';
 
 export type Prompt = string | readonly number[];
 
@@ -146,8 +146,7 @@ function realIds(prompts: readonly Prompt[], mask: AttentionMask | undefined): r
     if (typeof prompt !== 'string') return prompt;
     throw new ConfigError('generate: expected ids under an attentionMask, got text. Leave the mask out.');
   });
-  const widths = ids.map(({ length }) => length);
-  return maskSpans(mask, widths).map(({ start, length }, row) => ids[row]!.slice(start, start + length));
+  return withoutPadding(ids, mask);
 }
 
 function promptIds(tokenizer: Tokenizer | null, prompt: Prompt, state: State | null): readonly number[] {

@@ -152,9 +152,17 @@ export function checkPrompts(
         'Use state.rows() to choose or repeat rows.',
     );
   }
-  if (!attentionMask) return prompts;
-  const widths = prompts.map((prompt) => prompt.length);
-  return maskSpans(attentionMask, widths).map(({ start, length }, row) =>
-    prompts[row]!.slice(start, start + length),
+  return attentionMask ? withoutPadding(prompts, attentionMask) : prompts;
+}
+
+/** Throws ShapeError for a bad mask. */
+export function withoutPadding(
+  prompts: readonly (readonly number[])[],
+  mask: AttentionMask,
+): readonly (readonly number[])[] {
+  const spans = maskSpans(
+    mask,
+    prompts.map(({ length }) => length),
   );
+  return spans.map(({ start, length }, row) => prompts[row]!.slice(start, start + length));
 }
