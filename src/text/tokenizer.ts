@@ -3,7 +3,7 @@
  * splitting of long texts and the choice by file name; the vocabulary work is the library's.
  */
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
-import { ConfigError, FormatError, MambaError } from '../base/errors.ts';
+import { ConfigError, FormatError, MambaError, UnsupportedError } from '../base/errors.ts';
 import type { StreamDecoder, Tokenizer } from '../base/tokenizer.ts';
 import { BYTES_FILE, byteTokenizer } from './bytes.ts';
 import { continuationEncoder, withoutPrefix } from './continuation.ts';
@@ -61,8 +61,7 @@ export function tokenizerFromJson(
     return text + decoder.flush();
   };
 
-  const encoderOf = (by: HuggingFaceTokenizer) => (text: string) =>
-    by.encode(text, { add_special_tokens: false }).ids;
+  const encodeMarked = encoderOf(library, true);
   const encodeWhole = encoderOf(library);
   const encodeBare = bare ? encoderOf(bare) : encodeWhole;
   const byWords = wordEncoder(tokenizerJson, tokenizerConfig, encodeWhole);
@@ -92,7 +91,7 @@ export function tokenizerFromJson(
     specialTokens,
     encode: (text, { addSpecialTokens = false, isContinuation = false } = {}) => {
       if (isContinuation) return encodeRest(text);
-      return addSpecialTokens ? library.encode(text, { add_special_tokens: true }).ids : encode(text);
+      return addSpecialTokens ? encodeMarked(text) : encode(text);
     },
     decode,
     streamDecoder,
@@ -164,6 +163,21 @@ function open(tokenizerJson: JsonObject, tokenizerConfig: JsonObject): Opened {
       { cause },
     );
   }
+}
+
+function encoderOf(library: HuggingFaceTokenizer, addSpecialTokens = false): (text: string) => number[] {
+  return (text) => {
+    try {
+      return library.encode(text, { add_special_tokens: addSpecialTokens }).ids;
+    } catch (cause) {
+      // The library passes the pieces of a Unigram word as arguments, of which there cannot be that many.
+      if (!(cause instanceof RangeError)) throw cause;
+      throw new UnsupportedError(
+        `tokenizer: expected words of some thousand characters, got a text of ${text.length} with a longer one. Encode it in parts.`,
+        { cause },
+      );
+    }
+  };
 }
 
 function checkId(id: number): void {

@@ -14,9 +14,10 @@ const open = (metadata: Metadata) => tokenizerFromFiles(tokenizerFromGguf(metada
 /** As a file with these tokenizer files has it; without the tokenizer.json and its settings that travel along whole. */
 function rewritten(files: Readonly<Record<string, string>>, rows: number): Metadata {
   const config = resolveConfig({ d_model: 8, n_layer: 1, vocab_size: rows, pad_vocab_size_multiple: 1 });
-  const fields = vocabularyFields(files, config).fields.map(([key, { type, value }]): [string, GgufValue] => {
-    if (type === 'i32s') return [key, Int32Array.from(value)];
-    return [key, type === 'f32s' ? Float32Array.from(value) : type === 'strings' ? [...value] : value];
+  const fields = vocabularyFields(files, config).fields.map(([key, field]): [string, GgufValue] => {
+    if (field.type === 'i32s') return [key, Int32Array.from(field.value)];
+    if (field.type === 'f32s') return [key, Float32Array.from(field.value)];
+    return [key, field.type === 'strings' ? [...field.value] : field.value];
   });
   return new Map(fields.filter(([key]) => !/huggingface|mamba_ts.tokenizer_config/.test(key)));
 }

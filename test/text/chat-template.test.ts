@@ -127,6 +127,7 @@ describe('stop', () => {
     [lines(' <|end|>{{ "\\n" }}'), ['<|end|>']],
     [lines('<|end|>{{ "\\n" + eos_token }}'), ['<|end|>']],
     [lines('{{ eos_token }}<|end|>'), []],
+    [`${lines('{{ "\\n\\n" }}')}assistant:`, ['\n\n']],
     ['{% for m in messages %}{{ "\\n" + m.role + ": " + m.content }}{% endfor %}', ['\nuser:']],
     ['{% for m in messages if m.role == "user" %}{{ m.content }}{% endfor %}', []],
     ['{{ raise_exception("never") }}', []],

@@ -119,6 +119,7 @@ describe('what older files leave out', () => {
     expect(tokenizer.encode('ab b')).toEqual([4, 1, 3]);
     expect(tokenizer.decode([4, 1, 3])).toBe('ab b');
     expect(tokenizer.encode('ab', { isContinuation: true })).toEqual([5]);
+    expect(() => tokenizer.encode('a'.repeat(300_000))).toThrow(UnsupportedError);
   });
 });
 

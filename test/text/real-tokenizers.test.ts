@@ -141,7 +141,7 @@ describe('zephyr', () => {
 describe('long texts without a space', () => {
   it.each(Object.keys(ids))('%s comes to an end', (name) => {
     const tokenizer = load(name);
-    for (const text of ['a'.repeat(50_000), '😀'.repeat(10_000), ' '.repeat(20_000), '=-'.repeat(10_000)]) {
+    for (const text of ['a'.repeat(20_000), '😀'.repeat(5_000), ' '.repeat(10_000), '=-'.repeat(5_000)]) {
       const row = tokenizer.encode(text);
       if (name !== 'bert') expect(tokenizer.decode(row)).toBe(text);
     }
