@@ -6,15 +6,16 @@ import { ANOTHER, ask, KINDS, LEARNED } from './_countries.mjs';
 
 /** Names it learns to keep in mind, and names that it is only told in the exam. */
 export const NAMES = {
-  learned:
-    'Alice Ben Clara David Emma Felix Grace Hugo Ines Jonas Kira Leo Maria Noah Olga Paul Quinn Rosa Sam Tina Uma Victor Wen Yusuf Zoe'.split(
-      ' ',
-    ),
-  unseen:
-    'Amir Boris Camila Dana Esther Farid Greta Henry Irina Jasper Kenji Laila Marcus Nora Oscar Priya Ravi Stella'.split(
-      ' ',
-    ),
+  learned: (
+    'Alice Ben Clara David Emma Felix Grace Hugo Ines Jonas Kira Leo Maria Noah Olga Paul Quinn ' +
+    'Rosa Sam Tina Uma Victor Wen Yusuf Zoe'
+  ).split(' '),
+  unseen: (
+    'Amir Boris Camila Dana Esther Farid Greta Henry Irina Jasper Kenji Laila Marcus Nora Oscar ' +
+    'Priya Ravi Stella'
+  ).split(' '),
 };
+
 const TALK = {
   hello: {
     ask: ['Hello!', 'Hi.', 'Hi!', 'Hello', 'Good morning.', 'Hey!'],
