@@ -1,6 +1,8 @@
 /**
  * A tokenizer.json as `@huggingface/tokenizers` must be given it. Checks come first, because the library trusts the file;
  * then the parts that it reads differently from Hugging Face's own implementation are said in words on which both agree.
+ * One difference is left: a byte without a token (Falcon has none for some control characters) is dropped after merging,
+ * there before, so that its neighbours may merge.
  */
 import { FormatError, UnsupportedError } from '../base/errors.ts';
 

@@ -15,9 +15,10 @@ const open = (metadata: Metadata) => tokenizerFromFiles(tokenizerFromGguf(metada
 function rewritten(files: Readonly<Record<string, string>>, rows: number): Metadata {
   const config = resolveConfig({ d_model: 8, n_layer: 1, vocab_size: rows, pad_vocab_size_multiple: 1 });
   const fields = vocabularyFields(files, config).fields.map(([key, field]): [string, GgufValue] => {
+    if (typeof field.value !== 'object') return [key, field.value];
     if (field.type === 'strings') return [key, [...field.value]];
-    if (field.type !== 'i32s' && field.type !== 'f32s') return [key, field.value];
-    return [key, (field.type === 'i32s' ? Int32Array : Float32Array).from(field.value)];
+    const numbers = field.value as readonly number[];
+    return [key, field.type === 'i32s' ? Int32Array.from(numbers) : Float32Array.from(numbers)];
   });
   return new Map(fields.filter(([key]) => !/huggingface|mamba_ts.tokenizer_config/.test(key)));
 }
