@@ -2,6 +2,7 @@
  * What a conversation has read, and the states along the way. All snapshots lie on one text: each is the state after the beginning of
  * it. For another text that begins in the same way, reading goes on from the last snapshot within the common part.
  */
+import { commonLength } from '../base/text.ts';
 import type { State } from '../models/state.ts';
 
 export interface Snapshot {
@@ -79,12 +80,5 @@ export function leastUseful(positions: readonly number[]): number {
     const gap = (positions[i + 1]! - start) / (end - start || 1);
     if (gap < least) [least, at] = [gap, i];
   }
-  return at;
-}
-
-function commonLength(a: string, b: string): number {
-  const most = Math.min(a.length, b.length);
-  let at = 0;
-  while (at < most && a.charCodeAt(at) === b.charCodeAt(at)) at++;
   return at;
 }

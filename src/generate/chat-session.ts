@@ -15,6 +15,7 @@ import {
   type ChatSessionOptions,
   type ChatTurnOptions,
   chatParts,
+  noText,
   withSystem,
 } from './chat.ts';
 import { type ChatRecord, decodeSession, encodeSession } from './chat-bytes.ts';
@@ -215,7 +216,9 @@ export class ChatSession {
     const finish = (): ChatMessage => {
       isOpen = false;
       this.#status = 'idle'; // now, because a reader may stop at the last part without closing the stream
-      return this.#keep(plan, answer);
+      const message = this.#keep(plan, answer);
+      answer.state = null; // the memory's now
+      return message;
     };
     try {
       const state = await this.#read(plan);
@@ -252,9 +255,7 @@ export class ChatSession {
     const from = this.#memory.nearest(text);
     const rest = this.#tokenizer.encode(text.slice(from?.end ?? 0), { isContinuation: from !== null });
     const ids = [...(from?.pending ?? []), ...rest];
-    if (ids.length === 0) {
-      throw new ConfigError('chat: expected the chat template to give text, got none. Check the template.');
-    }
+    if (ids.length === 0) throw noText();
     const seed = new Rng(this.#seed).fork(`turn ${this.#turn}`).uint32();
     const given = Object.entries(turnOptions).filter(([, value]) => value !== undefined);
     const merged = { ...this.#options, seed, ...Object.fromEntries(given) };
@@ -287,32 +288,25 @@ export class ChatSession {
   }
 
   /** Ends a turn: the answer becomes a message, the state after it a snapshot. */
-  #keep({ messages, text, ids }: Plan, { content, tokens, state }: Answer): ChatMessage {
-    const spoken = state && this.#spoken(ids.at(-1)!, tokens, content);
+  #keep({ messages, text }: Plan, { content, tokens, state }: Answer): ChatMessage {
     if (state) this.#tokens = state.tokens[0]!;
     const message = { role: 'assistant', content };
-    if (state && spoken !== null) {
+    // Tokens that say more hold the beginning of a stop string: the state after them is of no use.
+    if (state && this.#said(tokens) === content) {
       // Some templates put a space before the answer, which then is not part of the message.
-      const isSame = (content: string) =>
-        this.#rendered([...messages, { ...message, content }]).startsWith(text + spoken);
-      message.content = [content, content.trimStart(), content.trim()].find(isSame) ?? content;
-      this.#memory.add(text + spoken, [...this.#memory.ids, ...tokens], state, 0);
+      const isSame = (candidate: string) =>
+        this.#rendered([...messages, { ...message, content: candidate }]).startsWith(text + content);
+      message.content = [content.trimStart(), content.trim(), content].find(isSame) ?? content;
+      this.#memory.add(text + content, [...this.#memory.ids, ...tokens], state, 0);
     } else state?.dispose();
     this.#messages = [...messages, message];
     this.#turn++;
     return { ...message };
   }
 
-  /**
-   * What the tokens say behind the last one of the prompt: `content`, perhaps with a space in front that a decoder takes away from a text
-   * that begins. Null if they say more, as when a token holds the beginning of a stop string: the state after them is of no use.
-   */
-  #spoken(last: number, tokens: readonly number[], content: string): string | null {
-    const before = this.#tokenizer.decode([last]);
-    const all = this.#tokenizer.decode([last, ...tokens]);
-    const spoken = all.startsWith(before) ? all.slice(before.length) : content;
-    const extra = spoken.slice(0, spoken.length - content.length);
-    return spoken.endsWith(content) && extra.trim() === '' ? spoken : null;
+  #said(tokens: readonly number[]): string {
+    const decoder = this.#tokenizer.streamDecoder({ isContinuation: true });
+    return tokens.map((id) => decoder.push(id)).join('') + decoder.flush();
   }
 
   /** Empty where the template does not accept messages that end with an answer. */

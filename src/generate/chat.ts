@@ -46,6 +46,7 @@ export async function* chat(
   const { template, tokenizer } = chatParts(model, options.template);
   const text = template.render(withSystem(messages, options.system), { addGenerationPrompt: true });
   const ids = tokenizer.encode(text);
+  if (ids.length === 0) throw noText();
   let content = '';
   for await (const part of generate(model, ids, answerOptions(options, template, ids.length))) {
     const { state, ...rest } = part;
@@ -53,6 +54,12 @@ export async function* chat(
     if (rest.finishReason) state.dispose();
     yield { ...rest, message: rest.finishReason ? { role: 'assistant', content } : null };
   }
+}
+
+export function noText(): ConfigError {
+  return new ConfigError(
+    'chat: expected the chat template to give text, got none. Check template and messages.',
+  );
 }
 
 /** What it takes to talk with a model. Throws ConfigError if something is missing. */

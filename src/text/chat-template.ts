@@ -3,6 +3,7 @@
  * is chosen by name; it is never guessed. Source of the convention: Hugging Face transformers, "Chat templates".
  */
 import { ConfigError, FormatError } from '../base/errors.ts';
+import { commonLength } from '../base/text.ts';
 import { compile } from './jinja.ts';
 
 /** Fields beyond these two reach the template as they are. */
@@ -94,8 +95,8 @@ function checkMessages(messages: readonly ChatMessage[]): void {
 }
 
 /**
- * What a template puts behind an assistant's message, up to the end of its line, or else the beginning of the user's next one: a model
- * taught with it may end its turns so. Found by looking, with a message that occurs nowhere else.
+ * What a template puts behind an assistant's message in any case, up to the end of its line, or else the beginning of the user's next
+ * one: a model taught with it may end its turns so. Found by looking, with a message that occurs nowhere else.
  */
 function findStop(render: ChatTemplate['render'], eos: string): string[] {
   const [question, answer] = ['Qk7', 'Zx9'];
@@ -107,11 +108,10 @@ function findStop(render: ChatTemplate['render'], eos: string): string[] {
     return at < 0 ? '' : text.slice(at + answer.length);
   };
   try {
-    const tail = behind([user, assistant]);
-    if (tail === '') {
-      const next = behind([user, assistant, user]).split(question)[0]!.trimEnd();
-      return next === '' ? [] : [next];
-    }
+    const last = behind([user, assistant]);
+    const next = behind([user, assistant, user]).split(question)[0]!;
+    const tail = next === '' ? last : next.slice(0, commonLength(last, next));
+    if (tail === '') return next.trim() === '' ? [] : [next.trimEnd()];
     if (tail.trim() === '') return [tail];
     const [mark] = (eos === '' ? tail : tail.split(eos)[0]!).trim().split('\n');
     return mark ? [mark] : [];
