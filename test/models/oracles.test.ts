@@ -5,6 +5,7 @@
  */
 import { describe, expect, test } from 'vitest';
 import { type Backend, withDevice } from '../../src/backend/backend.ts';
+import { generateTokens } from '../../src/generate/engine.ts';
 import { openPretrained } from '../../src/io/pretrained.node.ts';
 import { LanguageModel } from '../../src/models/language-model.ts';
 import type { State } from '../../src/models/state.ts';
@@ -111,6 +112,35 @@ describe.each(devices)('on $label', ({ backend }) => {
         state = out.state;
       }
       expect(tokens).toEqual(wanted);
+    });
+
+    test('prompts of every length together, padded on the left: logits and greedy tokens', async () => {
+      const lengths = ['S1', 'S7', 'S64'];
+      const rows = lengths.map((length) => rowsOf(expected(`input_ids.${length}`))[1]!);
+      const padded = (prompts: readonly number[][], value: (id: number) => number, pad: number) =>
+        prompts.map((row) => [...new Array<number>(64 - row.length).fill(pad), ...row.map(value)]);
+      const mask = (prompts: readonly number[][]) => padded(prompts, () => 1, 0);
+      const same = (id: number) => id;
+      const { logits } = on(() => model.forward(padded(rows, same, 0), { attentionMask: mask(rows) }));
+      const [, l, v] = logits.dims(3);
+      const all = await logits.floats();
+      for (const [row, length] of lengths.entries()) {
+        const count = rows[row]!.length;
+        const own = all.subarray(((row + 1) * l - count) * v, (row + 1) * l * v);
+        const wanted = stored(`logits.${length}`).subarray(count * v, 2 * count * v);
+        expect(maxAbsDiff(own, wanted), length).toBeLessThan(LOGITS);
+      }
+
+      const prompts = [...rows, [...stored('greedy.prompt')]];
+      const maxTokens = stored('greedy.tokens').length;
+      const options = { temperature: 0, maxTokens, eosId: null, attentionMask: mask(prompts) };
+      const tokens: number[] = [];
+      for await (const step of generateTokens(model, padded(prompts, same, 0), options)) {
+        const { token } = step.rows[prompts.length - 1]!;
+        if (token !== null) tokens.push(token);
+        if (step.rows[0]!.finishReason) step.state.dispose();
+      }
+      expect(tokens).toEqual([...stored('greedy.tokens')]);
     });
 
     test('the loss and every gradient, with and without recomputation', async () => {
