@@ -32,7 +32,8 @@ export async function printCompletions(
   const seconds = (performance.now() - started) / 1000;
   const tokens = all.reduce((sum, one) => sum + one.tokens.length, 0);
   const tokensPerSecond = tokens / seconds;
-  out.log(`${all.length} completions, ${tokens} tokens, ${tokensPerSecond.toFixed(1)} tokens/s`);
+  const count = `${tokens} tokens${options.echo ? ' with the prompts' : ''}`;
+  out.log(`${all.length} completions, ${count}, ${tokensPerSecond.toFixed(1)} tokens/s`);
   all.sort((a, b) => a.row - b.row || a.sample - b.sample);
   const shown = all.map((one) => ({ prompt: names[one.row], ...one }));
   out.json({ completions: shown, seconds, tokensPerSecond });

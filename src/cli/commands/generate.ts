@@ -105,7 +105,8 @@ async function run(options: Options, command: Command): Promise<void> {
   const [stateTokens] = after.tokens;
   after.dispose();
   const tokensPerSecond = tokens.length / seconds;
-  out.log(`${tokens.length} tokens, ${tokensPerSecond.toFixed(1)} tokens/s, seed ${seed}, ${finishReason}`);
+  const count = `${tokens.length} tokens${options.echo ? ' with the prompt' : ''}`;
+  out.log(`${count}, ${tokensPerSecond.toFixed(1)} tokens/s, seed ${seed}, ${finishReason}`);
   const shown = options.logprobs === undefined ? {} : { logprobs };
   const speed = { seconds, tokensPerSecond };
   out.json({ prompt, text, tokens, ...shown, finishReason, seed, stateTokens, stateOut, ...speed });
