@@ -8,9 +8,9 @@ import type { LanguageModel } from '../models/language-model.ts';
 import type { State } from '../models/state.ts';
 import { scope } from '../tensor/scope.ts';
 import { noGrad } from '../tensor/tape.ts';
+import { batchTensors, countTargets } from './batch-tensors.ts';
 import { evaluationStream, evaluationWindows, targetTextBytes } from './data-evaluation.ts';
 import { checkVocabulary, type TokenData } from './data-tokens.ts';
-import { batchTensors, countTargets } from './task-lm.ts';
 
 export interface EvaluateOptions {
   /** Tokens per window, default 1024. Longer windows see more context and give lower losses. */

@@ -6,10 +6,10 @@ import { crossEntropy } from '../ops/cross-entropy.ts';
 import { argmax, slice } from '../tensor/primitives.ts';
 import { scope } from '../tensor/scope.ts';
 import { noGrad } from '../tensor/tape.ts';
+import { batchTensors, countTargets } from './batch-tensors.ts';
 import { IGNORE_INDEX } from './data-batches.ts';
 import { evaluationStream } from './data-evaluation.ts';
 import { checkVocabulary, type TokenData } from './data-tokens.ts';
-import { batchTensors, countTargets } from './task-lm.ts';
 
 export interface PredictTokensOptions {
   /** Tokens at once, default 256. Memory grows with it, results do not depend on it beyond rounding. */

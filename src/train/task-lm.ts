@@ -2,8 +2,8 @@
 import type { LanguageModel } from '../models/language-model.ts';
 import type { State } from '../models/state.ts';
 import { noGrad } from '../tensor/tape.ts';
-import { Tensor } from '../tensor/tensor.ts';
-import { type Batch, IGNORE_INDEX } from './data-batches.ts';
+import { batchTensors, countTargets } from './batch-tensors.ts';
+import type { Batch } from './data-batches.ts';
 import type { Evaluation } from './evaluate.ts';
 import type { LmFigures, LmScores } from './metrics.ts';
 import type { Task } from './task.ts';
@@ -31,23 +31,6 @@ export function languageModelling(model: LanguageModel): LmTask {
       bitsPerByte,
     }),
   };
-}
-
-/** A batch on the device, for model.loss(). */
-export function batchTensors({ batch, length, inputs, targets, sequenceIds }: Batch) {
-  const shape = [batch, length];
-  return {
-    ids: Tensor.from(inputs, shape),
-    targets: Tensor.from(targets, shape),
-    sequenceIds: sequenceIds && Tensor.from(sequenceIds, shape),
-  };
-}
-
-/** Targets that the loss counts. */
-export function countTargets({ targets }: Batch): number {
-  let count = 0;
-  for (const target of targets) if (target !== IGNORE_INDEX) count++;
-  return count;
 }
 
 /** The state with zeros in the rows that start anew; disposes the one given when it makes another. */
