@@ -152,7 +152,10 @@ function realIds(prompts: readonly Prompt[], mask: AttentionMask | undefined): r
 function promptIds(tokenizer: Tokenizer | null, prompt: Prompt, state: State | null): readonly number[] {
   const ids =
     typeof prompt === 'string'
-      ? requireTokenizer(tokenizer, 'for text').encode(prompt, { isContinuation: state !== null })
+      ? requireTokenizer(tokenizer, 'for text').encode(
+          prompt,
+          state ? { isContinuation: true } : { addSpecialTokens: true },
+        )
       : prompt;
   if (ids.length > 0) return ids;
   if (state) {

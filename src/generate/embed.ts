@@ -45,7 +45,9 @@ export async function embed(
   if (problems.length > 0)
     throw new ConfigError(`embed: expected ${problems.join('; ')}. Correct these options.`);
   const ids = texts.map((text) =>
-    typeof text === 'string' ? requireTokenizer(model.tokenizer, 'for text').encode(text) : text,
+    typeof text === 'string'
+      ? requireTokenizer(model.tokenizer, 'for text').encode(text, { addSpecialTokens: true })
+      : text,
   );
   const empty = ids.findIndex(({ length }) => length === 0);
   if (empty >= 0) {

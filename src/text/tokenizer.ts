@@ -61,12 +61,12 @@ export function tokenizerFromJson(
     return text + decoder.flush();
   };
 
-  const encodeMarked = encoderOf(library, true);
   const encodeWhole = encoderOf(library);
   const encodeBare = bare ? encoderOf(bare) : encodeWhole;
   const byWords = wordEncoder(tokenizerJson, tokenizerConfig, encodeWhole);
   const byLlamaWords = llamaEncoder(tokenizerJson, tokenizerConfig, encodeBare);
   const encode = byWords ?? (byLlamaWords ? (text: string) => byLlamaWords(text, false) : encodeWhole);
+  const encodeMarked = withSpecialTokens(encode, encoderOf(library, true));
   const encodeRest = byLlamaWords
     ? (text: string) => byLlamaWords(text, true)
     : bare
@@ -178,6 +178,18 @@ function encoderOf(library: HuggingFaceTokenizer, addSpecialTokens = false): (te
       );
     }
   };
+}
+
+/** What the post-processor puts around a text does not depend on it: found once, and the text goes the fast way. */
+function withSpecialTokens(
+  encode: (text: string) => number[],
+  encodeMarked: (text: string) => number[],
+): (text: string) => number[] {
+  const [inner, whole] = [encode('a'), encodeMarked('a')];
+  const start = whole.findIndex((_, at) => inner.every((id, i) => whole[at + i] === id));
+  if (start < 0 || inner.length === 0) return encodeMarked;
+  const [before, after] = [whole.slice(0, start), whole.slice(start + inner.length)];
+  return (text) => [...before, ...encode(text), ...after];
 }
 
 function checkId(id: number): void {

@@ -165,3 +165,29 @@ describe('generate', () => {
     expect(cut.tokens).toBeLessThan(3);
   });
 });
+
+describe('special tokens', () => {
+  /** 9 before a text, 8 behind it, when they are asked for. */
+  const marking: Tokenizer = {
+    ...bytes,
+    encode: (text, { addSpecialTokens = false } = {}) =>
+      addSpecialTokens ? [9, ...bytes.encode(text), 8] : bytes.encode(text),
+  };
+  const listed = async (prompt: string, options: GenerateOptions = {}) => {
+    model.tokenizer = marking;
+    const [all] = await model.complete([prompt], { maxTokens: 0, echo: true, ...options });
+    return all!.tokens;
+  };
+
+  it('a text that begins has them, one that goes on has not, ids are taken as they are', async () => {
+    expect(await listed('ab')).toEqual([9, 97, 98, 8]);
+    const state = model.initialState();
+    expect(await listed('ab', { state })).toEqual([97, 98]);
+    state.dispose();
+  });
+
+  it('embeddings are those of the marked text', async () => {
+    model.tokenizer = marking;
+    expect(await model.embed(['ab'])).toEqual(await model.embed([[9, 97, 98, 8]]));
+  });
+});
