@@ -28,7 +28,7 @@ describe('the least useful position', () => {
 
   it('leaves states dense near the end and sparse far back', () => {
     expect(keptOf(1000, 16).slice(-4)).toEqual([997, 998, 999, 1000]);
-    // Whatever is edited, at most half as much again is read as lies behind the edit.
+    // Whatever is edited, at most 1.5 times what was said after it is read.
     for (let turns = 1; turns <= 1000; turns++) {
       const kept = keptOf(turns, 16);
       const ratios = kept.slice(0, -1).map((turn, i) => (turn - (kept[i - 1] ?? 0)) / (turns - turn));
