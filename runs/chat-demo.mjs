@@ -26,8 +26,8 @@ import { OFF_TOPIC_UNSEEN } from './_dialogues.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const CONFIG = { d_model: 128, n_layer: 4, vocab_size: 256 };
-/** Peak learning rate, rows and windows of runs/moby-dick.mjs, with twice its rows. */
-const RECIPE = { batch: 8, length: 256, lr: 4e-3, warmup: 100, finalLr: 0.02, steps: 3000 };
+/** The rate and rows of runs/moby-dick.mjs; longer windows, so that there is something to keep in mind. */
+const RECIPE = { batch: 4, length: 512, lr: 4e-3, warmup: 100, finalLr: 0.02, steps: 3000 };
 
 const CONVERSATION = [
   'Hello!',
