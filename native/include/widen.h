@@ -26,9 +26,10 @@ VEC_FN uint16_t load_half(const char* p) {
 // ---- 16-bit elements ------------------------------------------------------------------------------------------------
 #if !defined(__AVX2__)
 VEC_FN halves8 load_halves4(const char* p) {
-  halves8 x = {};
+  typedef uint64_t words2 __attribute__((vector_size(16)));
+  uint64_t x;
   __builtin_memcpy(&x, p, 8);
-  return x;
+  return (halves8)words2{x, 0};
 }
 #endif
 
@@ -44,10 +45,11 @@ VEC_FN vf vload_bf16(const char* p) {
 }
 
 #if !defined(__AVX2__) && !defined(__aarch64__)
-// float16 bits in every lane. Normal and subnormal numbers are scaled into place; what lies beyond were infinities and NaN.
-VEC_FN vf vfrom_f16(vi h) {
-  const vi u = as_int(as_float((h & 0x7fff) << 13) * 0x1p112f);
-  return as_float(u | ((u >= 0x47800000) & 0x7f800000) | ((h & 0x8000) << 16));
+// float16 in the upper half of every lane. Sign and digits are moved into place, and scaled: exact, for subnormal numbers too.
+// What lies beyond the range were infinities and NaN.
+VEC_FN vf vfrom_f16(vi upper) {
+  const vi u = as_int(as_float((upper >> 3) & (int32_t)0x8fffffff) * 0x1p112f);
+  return as_float(u | (((u & 0x7fffffff) >= 0x47800000) & 0x7f800000));
 }
 #endif
 
@@ -60,7 +62,7 @@ VEC_FN vf vload_f16(const char* p) {
 #elif defined(__aarch64__)
   return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t*)p)));
 #else
-  return vfrom_f16((vi)__builtin_shufflevector(load_halves4(p), halves8{}, 0, 8, 1, 9, 2, 10, 3, 11));
+  return vfrom_f16((vi)__builtin_shufflevector(halves8{}, load_halves4(p), 0, 8, 1, 9, 2, 10, 3, 11));
 #endif
 }
 
@@ -73,7 +75,7 @@ VEC_FN vf vset1_f16(uint16_t h) {
 #elif defined(__aarch64__)
   return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h)));
 #else
-  return vfrom_f16(vset1_i(h));
+  return vfrom_f16(vset1_i((int32_t)((uint32_t)h << 16)));
 #endif
 }
 

@@ -22,12 +22,22 @@ static void matvec_dots(const MatmulShape& s, const float* a, const char* b, flo
   MM_UNROLL for (int r = 0; r < R; r++) MM_UNROLL for (int t = 0; t < S; t++) acc[r][t] = vset1(0.0f);
   const float* from = a;
   for (int64_t i = 0; i < steps; i++, from += F::STEP, b += F::BYTES) {
-    MM_UNROLL for (int v = 0; v < F::STEP / W; v++) {
-      vf ar[R];
-      MM_UNROLL for (int r = 0; r < R; r++) ar[r] = vload(from + r * s.k + v * W);
+    if constexpr (F::STEP <= 2 * W) {
+      MM_UNROLL for (int v = 0; v < F::STEP / W; v++) {
+        vf ar[R];
+        MM_UNROLL for (int r = 0; r < R; r++) ar[r] = vload(from + r * s.k + v * W);
+        MM_UNROLL for (int t = 0; t < S; t++) {
+          const vf bt = F::load(b + t * row, v);
+          MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(ar[r], bt, acc[r][t]);
+        }
+      }
+    } else {
+      // Short vectors, few registers: a block at once.
       MM_UNROLL for (int t = 0; t < S; t++) {
-        const vf bt = F::load(b + t * row, v);
-        MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(ar[r], bt, acc[r][t]);
+        MM_UNROLL for (int v = 0; v < F::STEP / W; v++) {
+          const vf bt = F::load(b + t * row, v);
+          MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(vload(from + r * s.k + v * W), bt, acc[r][t]);
+        }
       }
     }
   }
