@@ -9,6 +9,7 @@ import {
   type ChatSessionOptions,
   LanguageModel,
 } from '../../src/index.node.ts';
+import { decodeStateBytes } from '../../src/models/state-bytes.ts';
 import { chatTemplate, type JsonObject, tokenizerFromJson, trainBpe } from '../../src/text/index.ts';
 import { settle } from '../support/settle.ts';
 import { answerOf, charModel, charTokenizer, EOS, GREEDY } from './chat-model.ts';
@@ -309,10 +310,25 @@ describe('a session and a fresh reading of its messages', () => {
 
 /** The files say how their own programs cut texts; the answer's ids are those of encode(), as if the model had said them so. */
 describe.each(['zephyr', 'llama2', 'gpt-neox', 'falcon', 'gpt2'])('tokens of %s', (name) => {
+  const path = new URL(`../fixtures/tokenizers/${name}.json`, import.meta.url);
+  const files = JSON.parse(readFileSync(path, 'utf8')) as Record<string, JsonObject>;
+  const tokenizer = tokenizerFromJson(files['tokenizer.json']!, files['tokenizer_config.json']);
+
+  it('get no space in front where a turn begins', async () => {
+    const speaker = bpeModel(tokenizer.vocabSize);
+    speaker.tokenizer = tokenizer;
+    const session = speaker.startChat({ template: '{% for m in messages %}{{ m.content }}{% endfor %}' });
+    const { text } = await answerOf(session.send('One', { maxTokens: 0 }));
+    expect(text).toBe('');
+    await answerOf(session.send('two', { maxTokens: 0 }));
+    const { metadata } = decodeStateBytes(await session.toBytes());
+    const { ids } = JSON.parse(metadata.session!) as { ids: number[] };
+    expect(ids).toEqual([...tokenizer.encode('One'), ...tokenizer.encode('two', { isContinuation: true })]);
+    session.dispose();
+    speaker.dispose();
+  });
+
   it('are the same read turn by turn as read at once', () => {
-    const path = new URL(`../fixtures/tokenizers/${name}.json`, import.meta.url);
-    const files = JSON.parse(readFileSync(path, 'utf8')) as Record<string, JsonObject>;
-    const tokenizer = tokenizerFromJson(files['tokenizer.json']!, files['tokenizer_config.json']);
     const template = chatTemplate('zephyr', tokenizer.specialTokens);
     const messages: ChatMessage[] = [{ role: 'system', content: 'Be brief.' }];
     const ids: number[] = [];
