@@ -6,6 +6,7 @@ import type { Backend, BufferRef, KernelArgs, KernelName } from '../../src/backe
 import { kernelOf } from '../../src/backend/backend.ts';
 import { KERNELS } from '../../src/backend/kernels.ts';
 import { createReference, type ReferenceBackend } from '../../src/backend/reference/index.ts';
+import type { HostArray } from '../../src/base/dtype.ts';
 
 export type Floats = Float32Array | Float64Array;
 /** An output operand: a fresh buffer of `size` elements, or the buffer of another operand. */
@@ -40,7 +41,7 @@ export interface Case<N extends KernelName = KernelName> {
   operands: Operands<N>;
 }
 
-export type Result = Record<string, Float64Array | Float32Array | Int32Array | Uint16Array>;
+export type Result = Record<string, Float64Array | HostArray>;
 
 type AnyValue = number | null | Floats | Int32Array | Uint16Array | Out;
 type ElementType = 'f32' | 'i32' | 'f16';

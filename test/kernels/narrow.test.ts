@@ -2,7 +2,7 @@ import { describe, it } from 'vitest';
 import { LARGE, narrow, widened } from './cases/narrow.ts';
 import { checkKernels } from './check.ts';
 import { devices } from './devices.ts';
-import { type Case, out, run } from './harness.ts';
+import { type Case, run } from './harness.ts';
 
 checkKernels(['widen', 'narrow', 'linearNarrow', 'gatherRowsNarrow'], narrow);
 
@@ -20,7 +20,7 @@ describe.each(devices)('$label', ({ backend }) => {
         const { c: expected } = await run(backend, {
           kernel: 'matmul',
           name,
-          operands: { a, b: wide, c: out(m * n), bias, m, n, k, ...layout },
+          operands: { a, b: wide, c: new Float32Array(m * n), bias, m, n, k, ...layout },
         });
         const different = c!.findIndex((value, i) => !Object.is(value, expected![i]));
         if (different >= 0)
