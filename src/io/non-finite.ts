@@ -34,10 +34,24 @@ function countFloats(values: Float32Array): Count {
 /** NaN and infinity are the values with all bits of the exponent. */
 function countBits(bits: Uint16Array, exponent: number, widen: (bits: number) => number): Count {
   const count = { nan: 0, infinite: 0, first: -1 };
+  if (areFinite(bits, exponent)) return count;
   for (let i = 0; i < bits.length; i++) {
     if ((bits[i]! & exponent) === exponent) add(count, widen(bits[i]!), i, 1);
   }
   return count;
+}
+
+/**
+ * Two values at a time: adding the lowest bit of the exponent carries into the sign, which was masked out, only where all its bits
+ * are set. False when unsure: for an odd address or number of values.
+ */
+function areFinite({ buffer, byteOffset, length }: Uint16Array, exponent: number): boolean {
+  if (byteOffset % 4 !== 0 || length % 2 !== 0) return false;
+  const pairs = new Uint32Array(buffer, byteOffset, length / 2);
+  const lowest = (0x8000 - exponent) * 0x10001;
+  let carried = 0;
+  for (let i = 0; i < pairs.length; i++) carried |= (pairs[i]! & 0x7fff7fff) + lowest;
+  return (carried & 0x80008000) === 0;
 }
 
 function countScales(blocks: Uint8Array, { block, bytes }: { block: number; bytes: number }): Count {
