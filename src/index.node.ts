@@ -26,7 +26,7 @@ export {
   type NamedTensor,
   saveCheckpoint,
 } from './io/checkpoint.node.ts';
-export { FileError, fileSource, readText, writeFileAtomic } from './io/file.ts';
+export { FileError, fileSource, makeFolder, readText, writeFileAtomic } from './io/file.ts';
 export { DownloadError } from './io/http.node.ts';
 export type { HubOptions, LoadEvent } from './io/hub.node.ts';
 export { formatBytes } from './io/hub-choice.ts';

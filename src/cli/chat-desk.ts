@@ -35,6 +35,16 @@ export interface DeskOptions {
   options: ChatTurnOptions;
 }
 
+/** The conversation of a file. */
+export async function readConversation(path: string, open: DeskOptions['open']): Promise<Conversation> {
+  const source = await fileSource(path);
+  try {
+    return await open(await source.read(0, source.sizeBytes));
+  } finally {
+    await source.close();
+  }
+}
+
 /** Begins an answer. */
 export type Ask = (session: Conversation, options: ChatTurnOptions) => AsyncGenerator<ChatPart>;
 
@@ -95,14 +105,9 @@ export class ChatDesk {
 
   /** The conversation of a file in place of this one, which stays if the file is not good. */
   async load(path: string): Promise<void> {
-    const source = await fileSource(path);
-    try {
-      const session = await this.#open(await source.read(0, source.sizeBytes));
-      this.#session.dispose();
-      this.#session = session;
-    } finally {
-      await source.close();
-    }
+    const session = await readConversation(path, this.#open);
+    this.#session.dispose();
+    this.#session = session;
   }
 
   /** For programs. */

@@ -2,16 +2,9 @@
  * What was typed in earlier chats, for the arrow keys: a file of JSON strings, one a line, oldest first, readable by its owner alone.
  * It is a convenience, so a file that cannot be read or written costs the memory of it and nothing else.
  */
-import {
-  appendFileSync,
-  chmodSync,
-  mkdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { appendFileSync, chmodSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { makeFolder } from '../index.node.ts';
 
 export const MAX_ENTRIES = 1000;
 /** Longer messages are remembered until the program ends only. */
@@ -35,7 +28,7 @@ export class ChatHistory {
     const path = this.#path;
     if (path === null || entry.length > MAX_ENTRY_LENGTH) return;
     attempt(() => {
-      mkdirSync(dirname(path), { recursive: true });
+      makeFolder(dirname(path));
       appendFileSync(path, `${JSON.stringify(entry)}\n`, { mode: OWNER_ONLY });
     });
   }

@@ -8,7 +8,7 @@ import {
   type LanguageModel,
   readText,
 } from '../index.node.ts';
-import { ChatDesk } from './chat-desk.ts';
+import { ChatDesk, readConversation } from './chat-desk.ts';
 
 export interface OpenOptions {
   /** The name of a built-in template, or the path of a file. Default: the model's own. */
@@ -25,22 +25,21 @@ export interface OpenOptions {
 export async function openDesk(model: LanguageModel, options: OpenOptions): Promise<ChatDesk> {
   const { chatTemplate, system, session: path = null, seed, turn } = options;
   const template = await templateSource(chatTemplate);
-  const snapshots = path === null ? undefined : savedSnapshots(model);
-  const desk = new ChatDesk({
-    session: model.startChat({ ...turn, template, system, seed, snapshots }),
-    open: async (bytes) => ChatSession.fromBytes(bytes, model),
-    path,
-    options: turn,
-  });
-  if (path === null || !existsSync(path)) return desk;
-  await desk.load(path);
-  if (template !== undefined && desk.session.template.source !== template) {
+  const open = async (bytes: Uint8Array) => ChatSession.fromBytes(bytes, model);
+  if (path === null || !existsSync(path)) {
+    const snapshots = path === null ? undefined : savedSnapshots(model);
+    const session = model.startChat({ ...turn, template, system, seed, snapshots });
+    return new ChatDesk({ session, open, path, options: turn });
+  }
+  // Its template is in the file: the model need not have one.
+  const session = await readConversation(path, open);
+  if (template !== undefined && session.template.source !== template) {
     throw new ConfigError(
       `chat: expected the template that ${path} was begun with, got ${chatTemplate}. Leave --chat-template out, or begin another file.`,
     );
   }
-  if (system !== undefined) desk.session.setSystem(system);
-  return desk;
+  if (system !== undefined) session.setSystem(system);
+  return new ChatDesk({ session, open, path, options: turn });
 }
 
 /** A session file is written after every turn and holds all snapshots: of a model with large states it keeps fewer. */

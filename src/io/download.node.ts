@@ -1,8 +1,8 @@
 /** Downloads a file over HTTP: resumes after a drop or a restart, retries with growing pauses, renames when complete. */
 import { closeSync, fsyncSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
-import { mkdir, rename, rm, stat } from 'node:fs/promises';
+import { rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { fileError, readTextIfPresent } from './file.ts';
+import { fileError, makeFolder, readTextIfPresent } from './file.ts';
 import {
   bodyOf,
   DownloadError,
@@ -38,7 +38,7 @@ export interface DownloadOptions extends RequestOptions {
 export async function downloadFile(url: string, path: string, options: DownloadOptions = {}): Promise<void> {
   const { part = `${path}.part`, exactBytes } = options;
   try {
-    await mkdir(dirname(part), { recursive: true });
+    makeFolder(dirname(part));
     const isComplete = exactBytes !== undefined && exactBytes > 0 && (await sizeOf(part)) === exactBytes;
     if (!isComplete) {
       await repeat(

@@ -2,18 +2,8 @@
  * Files in Node: ranged reads, texts, and writes that leave either the old or the new file, never a half. A file is
  * written under a temporary name in the same folder, flushed to the disk, and renamed over the old one.
  */
-import { constants, type Stats } from 'node:fs';
-import {
-  type FileHandle,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  realpath,
-  rename,
-  rm,
-  stat,
-} from 'node:fs/promises';
+import { constants, mkdirSync, type Stats, statSync } from 'node:fs';
+import { type FileHandle, open, readdir, readFile, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { FormatError, MambaError } from '../base/errors.ts';
 import type { ByteSource } from '../base/source.ts';
@@ -210,6 +200,22 @@ export function isOtherLiveProcess(pid: number): boolean {
   }
 }
 
+/**
+ * Makes a folder and those above it, unless they are there. Node's own recursive mkdir never returns where a parent exists and yet
+ * nothing can be made in it, as in /proc.
+ */
+export function makeFolder(path: string): void {
+  const isThere = () => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  if (isThere()) return;
+  const parent = dirname(path);
+  if (parent !== path) makeFolder(parent);
+  try {
+    mkdirSync(path);
+  } catch (error) {
+    if (!isThere()) throw error; // another process may have been faster
+  }
+}
+
 /** The place a path stands for: writing through a symbolic link keeps the link. */
 export async function resolveLinks(path: string): Promise<string> {
   return realpath(path).catch(() => path);
@@ -222,7 +228,7 @@ export async function resolveLinks(path: string): Promise<string> {
 export async function writeFileAtomic(path: string, content: FileContent): Promise<void> {
   const expected = `to write ${path}`;
   try {
-    await mkdir(dirname(path), { recursive: true });
+    makeFolder(dirname(path));
     const target = await resolveLinks(path);
     const folder = dirname(target);
     const temporary = await claimTemporary(folder, basename(target));

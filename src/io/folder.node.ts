@@ -16,6 +16,7 @@ import {
   type FileContent,
   FileError,
   fileError,
+  makeFolder,
   readTextIfPresent,
   syncFolder,
   writeFileSynced,
@@ -42,7 +43,7 @@ export async function writeFolderAtomic(
   replaces: readonly string[] = [],
 ): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true });
+    makeFolder(folder);
     await healFolder(folder);
     const stage = await claimTemporary(folder, 'save');
     try {

@@ -5,9 +5,9 @@
  *   models--org--name/blobs/<etag>               the content; etag is its sha256 (large files) or git blob id
  * Our own unfinished downloads are `<etag>.mamba-ts.incomplete`: a name that no other program appends to.
  */
-import { copyFile, link, mkdir, readdir, rename, rm, stat, symlink } from 'node:fs/promises';
+import { copyFile, link, readdir, rename, rm, stat, symlink } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
-import { claimTemporary, fileError, readTextIfPresent, writeFileAtomic } from './file.ts';
+import { claimTemporary, fileError, makeFolder, readTextIfPresent, writeFileAtomic } from './file.ts';
 import { type HubSettings, isCommit } from './hub-settings.node.ts';
 
 /** A file of a model at one commit. */
@@ -54,9 +54,11 @@ export function hubCache({ cacheFolder, useSymlinks }: HubSettings, repo: string
     },
     async note(revision, commit) {
       // The snapshot comes first: a ref without it is damage in the eyes of other programs.
-      await mkdir(snapshot(commit), { recursive: true }).catch((error) => {
+      try {
+        makeFolder(snapshot(commit));
+      } catch (error) {
         throw fileError('hub', `to write ${snapshot(commit)}`, error);
-      });
+      }
       if (revision === commit || (await readTextIfPresent(ref(revision))) === commit) return;
       await writeFileAtomic(ref(revision), commit);
     },
@@ -80,7 +82,7 @@ async function listFiles(root: string): Promise<HubFile[]> {
 async function place(blob: string, pointer: string, useSymlinks: boolean): Promise<void> {
   const folder = dirname(pointer);
   try {
-    await mkdir(folder, { recursive: true });
+    makeFolder(folder);
     const temporary = await claimTemporary(folder, basename(pointer));
     try {
       await pointTo(blob, temporary.path, useSymlinks);

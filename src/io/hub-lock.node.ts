@@ -3,11 +3,11 @@
  * while the work goes on. It is taken over from an owner that has died on this machine, or that has been silent for long. Should a
  * takeover be wrong, only time is lost: blobs are checked and renamed as a whole.
  */
-import { mkdir, open, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
+import { open, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { errorCode, fileError, isOtherLiveProcess } from './file.ts';
+import { errorCode, fileError, isOtherLiveProcess, makeFolder } from './file.ts';
 
 export interface LockOptions {
   signal?: AbortSignal;
@@ -58,7 +58,7 @@ async function acquire(path: string, { silentMs = 60_000 }: LockOptions, wait: (
   let seen = '';
   let seenAt = 0;
   try {
-    await mkdir(dirname(path), { recursive: true });
+    makeFolder(dirname(path));
     while (!(await create(path))) {
       const now = performance.now();
       const owner = await readFile(path, 'utf8').catch(() => '');

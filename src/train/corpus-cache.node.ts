@@ -5,12 +5,12 @@
  * The footer comes last and the file is renamed into place, so a half-written one is never taken for a whole.
  */
 import { createHash } from 'node:crypto';
-import { accessSync, constants, mkdirSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import { homedir, tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { FormatError } from '../base/errors.ts';
 import type { ByteSource } from '../base/source.ts';
-import { fileSource, writeFileAtomic } from '../io/file.ts';
+import { fileSource, makeFolder, writeFileAtomic } from '../io/file.ts';
 import { readChunks } from './corpus-documents.node.ts';
 import { pagedTokens, START_BYTES } from './data-paged.ts';
 import type { TokenData } from './data-tokens.ts';
@@ -29,7 +29,7 @@ export function cacheFolder(): string {
   if (MAMBA_CACHE) return MAMBA_CACHE;
   const usual = join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'mamba-ts');
   try {
-    mkdirSync(usual, { recursive: true });
+    makeFolder(usual);
     accessSync(usual, constants.W_OK);
     return usual;
   } catch {

@@ -4,11 +4,11 @@
  * validation, the last 5 for testing. Source: Matt Mahoney, http://mattmahoney.net/dc/textdata.html.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, rm, stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FormatError } from '../base/errors.ts';
 import { type DownloadOptions, downloadFile } from '../io/download.node.ts';
-import { FileError, fileSource, writeFileAtomic } from '../io/file.ts';
+import { FileError, fileSource, makeFolder, writeFileAtomic } from '../io/file.ts';
 import { DownloadError, type RequestOptions } from '../io/http.node.ts';
 import { cacheFolder } from './corpus-cache.node.ts';
 import { readChunks } from './corpus-documents.node.ts';
@@ -80,7 +80,7 @@ async function fetchArchive(
 ): Promise<void> {
   const url = options.url ?? process.env.MAMBA_ENWIK8_URL ?? URL;
   try {
-    await mkdir(folder, { recursive: true });
+    makeFolder(folder);
     await downloadFile(url, archive, options);
   } catch (error) {
     if (!(error instanceof DownloadError)) throw error;

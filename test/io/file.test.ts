@@ -204,6 +204,16 @@ describe('writeFileAtomic', () => {
     },
   );
 
+  test.skipIf(process.platform !== 'linux')('where nothing can be made, it ends', async () => {
+    await expect(writeFileAtomic('/proc/none/file', 'x')).rejects.toThrow(FileError);
+    await expect(writeFileAtomic('/proc/none/deeper/file', 'x')).rejects.toThrow('/proc/none/deeper/file');
+  });
+
+  test('a file in the place of its folder', async () => {
+    await writeFile(join(folder, 'taken'), 'x');
+    await expect(writeFileAtomic(join(folder, 'taken', 'deeper', 'file'), 'x')).rejects.toThrow(FileError);
+  });
+
   test('a folder in the place of the file', async () => {
     await mkdir(join(folder, 'a'));
     await expect(writeFileAtomic(join(folder, 'a'), 'x')).rejects.toThrow(FileError);
