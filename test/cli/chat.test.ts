@@ -122,6 +122,15 @@ describe('through a pipe', () => {
     expect(JSON.parse(chatml.stdout).turns[0].readTokens).toBe(length);
   });
 
+  it('--session brings its template, for a model that has none', async () => {
+    const plain = ['chat', '--model', at('plain'), ...SHORT, '--session', at('plain.session')];
+    await cli([...plain, '--chat-template', 'zephyr', '--prompt', 'a']);
+    const { code, stdout, stderr } = await cli([...plain, '--json', '--prompt', 'b']);
+    expect(stderr).toBe('');
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout).messages).toHaveLength(4);
+  });
+
   it.each<[string, string[], string]>([
     ['a model without a template', ['--model', 'plain'], 'expected a chat template'],
     ['a template that is nowhere', ['--chat-template', 'nowhere'], 'expected --chat-template zephyr, chatml'],
