@@ -1,5 +1,6 @@
 /** Models from one file format to another, at most one tensor in memory at a time. */
-import { basename } from 'node:path';
+import { realpath } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
 import { storageBytes } from './base/dtype.ts';
 import { ConfigError } from './base/errors.ts';
 import { sizeOf } from './base/shape.ts';
@@ -9,6 +10,7 @@ import { writeFileAtomic } from './io/file.ts';
 import { type GgufSource, type GgufWeights, ggufContent } from './io/gguf-export.ts';
 import { ggufChunks } from './io/gguf-write.ts';
 import type { LocateOptions } from './io/locate.node.ts';
+import { GGUF } from './io/model-files.ts';
 import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
 import { pieceRanges, type StoredWeight } from './io/weight-pieces.ts';
 import { textFilesOf } from './load-model.node.ts';
@@ -35,8 +37,9 @@ export interface WrittenModel {
  * the head (the tied embedding, or lm_head) is Q8_0, and rows that 32 does not divide are F16. Weights that are stored in the
  * wanted type already keep their bytes.
  *
- * Throws UnsupportedError for models GGUF has no place for (LayerNorm, MLP sublayers), FormatError for weights that are
- * not finite or too large for the type. The file that was there before stays on any failure.
+ * Throws ConfigError for another ending than .gguf, by which these files are known, UnsupportedError for models GGUF has no
+ * place for (LayerNorm, MLP sublayers), FormatError for weights that are not finite or too large for the type. The file that
+ * was there before stays on any failure.
  */
 export async function writeGguf(
   model: LanguageModel | Pretrained,
@@ -47,11 +50,19 @@ export async function writeGguf(
   if (!isGgufWeights(weights)) {
     throw new ConfigError(`writeGguf: expected weights ${GGUF_WEIGHTS.join(', ')}, got ${String(weights)}.`);
   }
+  expectGguf('writeGguf', path);
   const source = model instanceof LanguageModel ? sourceOf(model) : model;
   const { metadata, entries, notes } = ggufContent(source, weights, name);
   await writeFileAtomic(path, ggufChunks(metadata, entries));
   const weightBytes = entries.reduce((sum, { dtype, shape }) => sum + storageBytes(dtype, sizeOf(shape)), 0);
   return { path, weightBytes, notes };
+}
+
+function expectGguf(op: string, path: string): void {
+  if (GGUF.test(path)) return;
+  throw new ConfigError(
+    `${op}: expected a path that ends in .gguf, got ${path}. Only by this ending is the file known as GGUF.`,
+  );
 }
 
 function sourceOf(model: LanguageModel): GgufSource {
@@ -91,7 +102,10 @@ const GGUF_WEIGHTS: readonly GgufWeights[] = ['f32', 'bf16', 'f16', 'q8_0', 'q4_
 const isGgufWeights = (text: string): text is GgufWeights =>
   (GGUF_WEIGHTS as readonly string[]).includes(text);
 
-/** Any model that `openPretrained` opens, of a hub too, to a folder in the Hugging Face layout or to a GGUF file. */
+/**
+ * Any model that `openPretrained` opens, of a hub too, to a folder in the Hugging Face layout or to a GGUF file. Throws ConfigError where
+ * the result would take the place of its source, and for unknown options.
+ */
 export async function convertModel(from: string, to: string, options: ConvertOptions): Promise<WrittenModel> {
   const { format } = options;
   const given = options.weights ?? 'f32';
@@ -101,8 +115,14 @@ export async function convertModel(from: string, to: string, options: ConvertOpt
     const known = format === 'hf' ? [...HF_WEIGHTS.keys()] : [...GGUF_WEIGHTS, 'q8', 'q4'];
     throw new ConfigError(`convertModel: expected weights ${known.join(', ')} for ${format}, got ${given}.`);
   }
+  if (format === 'gguf') expectGguf('convertModel', to);
   const source = await openPretrained(from, options);
   try {
+    if (await isPlaceOf(source, to, format)) {
+      throw new ConfigError(
+        `convertModel: expected another place than that of the source, got ${to}. What rounding takes away cannot be brought back.`,
+      );
+    }
     const notes = [...(source.notes ?? [])];
     if (format === 'gguf' && isGgufWeights(weights)) {
       const written = await writeGguf(source, to, { weights });
@@ -126,4 +146,10 @@ export async function convertModel(from: string, to: string, options: ConvertOpt
   } finally {
     await source.close();
   }
+}
+
+/** A folder is written as a whole: the weights of the source, and the optimizer of an unfinished training, would be gone. */
+async function isPlaceOf({ path }: Pretrained, to: string, format: 'hf' | 'gguf'): Promise<boolean> {
+  const there = await realpath(to).catch(() => null);
+  return there !== null && there === (await realpath(format === 'hf' ? dirname(path) : path));
 }

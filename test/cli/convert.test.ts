@@ -1,5 +1,5 @@
 /** `convert`: there and back again, and what it refuses. */
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -42,6 +42,29 @@ describe('convert', () => {
       (await cli(['generate', '--model', at(path), '--prompt', 'ab', '--max-tokens', '8', '--seed', '1']))
         .stdout;
     expect(await text('model.gguf')).toBe(await text('model'));
+  });
+
+  it('never in the place of the source, nor under a name that is not read as GGUF', async () => {
+    const before = readdirSync(at('model')).map((name) => [
+      name,
+      readFileSync(at(`model/${name}`), 'latin1'),
+    ]);
+    symlinkSync(at('model'), at('link'));
+    await convert('model', 'own.gguf', '--format', 'gguf');
+    for (const [from, out, format, message] of [
+      ['model', 'model', 'hf', 'another place than that of the source'],
+      ['model', 'link', 'hf', 'another place than that of the source'],
+      ['own.gguf', 'own.gguf', 'gguf', 'another place than that of the source'],
+      ['model', 'model/config.json', 'gguf', 'ends in .gguf'],
+      ['model', 'model.bin', 'gguf', 'ends in .gguf'],
+    ] as const) {
+      const { code, stderr } = await convert(from, out, '--format', format);
+      expect(stderr).toContain(message);
+      expect(code).toBe(1);
+    }
+    const after = readdirSync(at('model')).map((name) => [name, readFileSync(at(`model/${name}`), 'latin1')]);
+    expect(after).toEqual(before);
+    expect(existsSync(at('model.bin'))).toBe(false);
   });
 
   it('narrow weights take the bytes they should', async () => {
