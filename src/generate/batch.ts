@@ -74,6 +74,7 @@ export async function* textParts(
   }
   const stops = typeof stop === 'string' ? [stop] : stop;
   if (stops.length > 0) requireTokenizer(model.tokenizer, 'for stop strings');
+  expectList('generate', prompts);
   const all = realIds(prompts, attentionMask).map((prompt) => promptIds(model.tokenizer, prompt, state));
   const seeds = resolveSeeds(options.seed, all.length, n);
   const count = Math.max(1, Math.floor(batchSize / n));
@@ -140,6 +141,14 @@ function echoOf(
   return ids.map((token, i) => ({ token, logprob: logprobs?.[i] ?? null }));
 }
 
+/** One text in the place of a list is a common slip where no compiler looks. */
+export function expectList(op: string, texts: unknown): void {
+  if (Array.isArray(texts)) return;
+  throw new ConfigError(
+    `${op}: expected a list of texts or of token ids, got ${typeof texts}. Write [text].`,
+  );
+}
+
 function realIds(prompts: readonly Prompt[], mask: AttentionMask | undefined): readonly Prompt[] {
   if (!mask) return prompts;
   const ids = prompts.map((prompt) => {
@@ -176,6 +185,6 @@ const NEWLINE = 10;
 export function requireTokenizer(tokenizer: Tokenizer | null, purpose: string): Tokenizer {
   if (tokenizer) return tokenizer;
   throw new ConfigError(
-    `generate: expected a model with a tokenizer ${purpose}, got none. Pass token ids, or set model.tokenizer.`,
+    `generate: expected a model with a tokenizer ${purpose}, got none. Pass token ids, or name a tokenizer (--tokenizer, for loadModel an option).`,
   );
 }

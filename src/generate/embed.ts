@@ -5,7 +5,7 @@ import { matmul } from '../tensor/primitives.ts';
 import { scope } from '../tensor/scope.ts';
 import { noGrad } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
-import { type Prompt, requireTokenizer } from './batch.ts';
+import { expectList, type Prompt, requireTokenizer } from './batch.ts';
 import { Held, type Pass, passesOf, splitRows } from './prefill.ts';
 import { turn } from './turn.ts';
 
@@ -44,6 +44,7 @@ export async function embed(
   }
   if (problems.length > 0)
     throw new ConfigError(`embed: expected ${problems.join('; ')}. Correct these options.`);
+  expectList('embed', texts);
   const ids = texts.map((text) =>
     typeof text === 'string'
       ? requireTokenizer(model.tokenizer, 'for text').encode(text, { addSpecialTokens: true })

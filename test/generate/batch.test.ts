@@ -250,6 +250,8 @@ describe.each(devices)('batches on $label', ({ backend }) => {
       await expect(run(options)).rejects.toThrow(message);
     }
     await expect(model.complete([], {})).rejects.toThrow('no prompts');
+    await expect(model.complete('text' as unknown as string[])).rejects.toThrow('a list of texts');
+    await expect(model.embed('text' as unknown as string[])).rejects.toThrow('a list of texts');
   });
 
   it('one seed stands for different ones, whatever n', async () => {
