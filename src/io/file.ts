@@ -53,15 +53,17 @@ const MAX_CALL_BYTES = 1 << 30;
 /** A file for ranged reads; nothing is read before it is asked for. Close it. */
 export async function fileSource(path: string): Promise<ByteSource> {
   const op = 'openFile';
-  const file = await open(path, 'r').catch((error) => {
+  const refuse = (error: unknown): never => {
     throw fileError(op, `a readable file ${path}`, error);
-  });
-  const info = await file.stat();
-  if (!info.isFile()) {
-    await file.close();
-    const got = info.isDirectory() ? 'a folder' : 'a device or pipe';
+  };
+  const kind = await stat(path).catch(refuse);
+  if (!kind.isFile()) {
+    // Before opening: that of a pipe would wait for a writer.
+    const got = kind.isDirectory() ? 'a folder' : 'a device or pipe';
     throw new FileError(`${op}: expected a file at ${path}, got ${got}. Give the path of a file.`);
   }
+  const file = await open(path, 'r').catch(refuse);
+  const info = await file.stat();
   return {
     name: path,
     sizeBytes: info.size,

@@ -94,14 +94,10 @@ describe('paths that are no readable file', () => {
     });
   }
 
-  test.skipIf(process.platform === 'win32')('a pipe', () => {
+  test.skipIf(process.platform === 'win32')('a pipe that nobody writes to', async () => {
     const pipe = join(folder, 'pipe');
     execFileSync('mkfifo', [pipe]);
-    // Opening a pipe waits for its writer: keep one.
-    return open(pipe, 'r+').then(async (writer) => {
-      await expect(fileSource(pipe)).rejects.toThrow('got a device or pipe');
-      await writer.close();
-    });
+    await expect(fileSource(pipe)).rejects.toThrow('got a device or pipe');
   });
 
   test.skipIf(process.platform === 'win32' || process.getuid?.() === 0)('no permission', async () => {
