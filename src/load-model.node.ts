@@ -1,6 +1,6 @@
 /** Models on disk to models on a device, and back. */
 import { type DeviceName, useDevice } from './backend/backend.ts';
-import { ConfigError } from './base/errors.ts';
+import { ConfigError, MambaError } from './base/errors.ts';
 import type { Tokenizer } from './base/tokenizer.ts';
 import { LARGEST, type WeightDType } from './base/weight-types.ts';
 import { type NamedTensor, saveCheckpoint } from './io/checkpoint.node.ts';
@@ -69,10 +69,16 @@ async function build(files: Pretrained, weights: WeightDType | undefined): Promi
 }
 
 /** Null if there is none. */
-export function readTokenizerOf({ tokenizer, configJson }: Pretrained): Tokenizer | null {
+export function readTokenizerOf({ tokenizer, configJson, path }: Pretrained): Tokenizer | null {
   if (!Object.keys(tokenizer).some((name) => TOKENIZERS.has(name))) return null;
   const [eos] = [configJson.eos_token_id].flat();
-  return tokenizerFromFiles(tokenizer, { eosId: typeof eos === 'number' ? eos : null });
+  try {
+    return tokenizerFromFiles(tokenizer, { eosId: typeof eos === 'number' ? eos : null });
+  } catch (error) {
+    // It knows its files by name; which of all the tokenizer.json it was is known here.
+    if (error instanceof MambaError) error.message += ` (the tokenizer for ${path})`;
+    throw error;
+  }
 }
 
 /** The files that make a tokenizer; the others only add to it. */

@@ -202,12 +202,10 @@ function parseObject(name: string, text: string): JsonObject {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new FormatError(
-      `tokenizer: expected JSON in ${name}, got a syntax error. Download the file again.`,
-      {
-        cause,
-      },
-    );
+    const where = cause instanceof Error ? cause.message : 'a syntax error'; // V8's words have the position
+    throw new FormatError(`tokenizer: expected JSON in ${name}, got: ${where}. Download the file again.`, {
+      cause,
+    });
   }
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as JsonObject;
   throw new FormatError(
