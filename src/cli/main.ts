@@ -71,7 +71,10 @@ function processIo(): CliIo {
   for (const stream of [process.stdout, process.stderr]) {
     stream.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'EPIPE') process.exit(0);
-      throw error;
+      if (stream === process.stdout) {
+        process.stderr.write(`output: expected to write to stdout, got ${error.message}. Write elsewhere.\n`);
+      }
+      process.exit(1);
     });
   }
   return {

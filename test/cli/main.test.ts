@@ -1,5 +1,6 @@
 /** The command line: usage errors, one JSON document, and the commands that need no training. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -13,6 +14,7 @@ import {
 } from '../../src/index.node.ts';
 import { byteTokenizer } from '../../src/text/index.ts';
 import { roundings } from '../models/checker.ts';
+import { bundle } from '../support/bundle.ts';
 import { cli } from './cli.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'mamba-ts-cli-'));
@@ -91,6 +93,18 @@ describe('usage', () => {
       expect(JSON.parse(stdout).error).toBeTypeOf('string');
     }
   });
+});
+
+it.skipIf(!existsSync('/dev/full'))('a full disk behind stdout: a message, not a stack', async () => {
+  const program = await bundle("import './src/cli/main.ts';", folder);
+  const full = openSync('/dev/full', 'w');
+  const { status, stderr } = spawnSync(process.execPath, [program, '--version'], {
+    stdio: ['ignore', full, 'pipe'],
+    encoding: 'utf8',
+  });
+  closeSync(full);
+  expect(stderr).toMatch(/^output: expected to write to stdout, got ENOSPC.*\n$/);
+  expect(status).toBe(1);
 });
 
 describe('generate', () => {
