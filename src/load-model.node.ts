@@ -47,6 +47,7 @@ export async function loadModel(idOrPath: string, options: LoadModelOptions = {}
   if (device) await useDevice(device);
   const files = await openPretrained(idOrPath, options);
   try {
+    for (const message of files.notes ?? []) options.onProgress?.({ kind: 'notice', message });
     return await build(files, weights);
   } finally {
     await files.close();
@@ -59,6 +60,7 @@ async function build(files: Pretrained, weights: WeightDType | undefined): Promi
   try {
     await loadWeights(model, files, weights);
     model.tokenizer = tokenizer;
+    model.eosId = eosIdOf(files);
     model.chatTemplate = templateFromFiles(files.tokenizer);
     await model.refreshFingerprint();
     return model;
@@ -69,16 +71,22 @@ async function build(files: Pretrained, weights: WeightDType | undefined): Promi
 }
 
 /** Null if there is none. */
-export function readTokenizerOf({ tokenizer, configJson, path }: Pretrained): Tokenizer | null {
+export function readTokenizerOf(files: Pretrained): Tokenizer | null {
+  const { tokenizer, path } = files;
   if (!Object.keys(tokenizer).some((name) => TOKENIZERS.has(name))) return null;
-  const [eos] = [configJson.eos_token_id].flat();
   try {
-    return tokenizerFromFiles(tokenizer, { eosId: typeof eos === 'number' ? eos : null });
+    return tokenizerFromFiles(tokenizer, { eosId: eosIdOf(files) });
   } catch (error) {
     // It knows its files by name; which of all the tokenizer.json it was is known here.
     if (error instanceof MambaError) error.message += ` (the tokenizer for ${path})`;
     throw error;
   }
+}
+
+/** That of config.json; the first of several. */
+function eosIdOf({ configJson }: Pretrained): number | null {
+  const [eos] = [configJson.eos_token_id].flat();
+  return typeof eos === 'number' ? eos : null;
 }
 
 /** The files that make a tokenizer; the others only add to it. */
@@ -96,7 +104,7 @@ export async function saveModel(model: LanguageModel, folder: string): Promise<v
     config: model.config,
     tensors: parameters.map(([name, tensor]) => ({ name, shape: tensor.shape, ...stored(tensor) })),
     tokenizer: textFilesOf(model),
-    eosId: model.tokenizer?.eosId ?? null,
+    eosId: model.tokenizer ? model.tokenizer.eosId : model.eosId,
   });
 }
 

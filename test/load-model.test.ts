@@ -57,6 +57,22 @@ describe('loadModel and saveModel', () => {
     expect((await loadModel(folder)).tokenizer?.kind).toBe('bytes');
   });
 
+  it('ends texts at the id of config.json where there is no tokenizer', async () => {
+    const model = new LanguageModel(ODD);
+    model.eosId = 5;
+    const folder = newFolder();
+    await saveModel(model, folder);
+    const loaded = await loadModel(folder);
+    const ended = async (eosId?: null) => {
+      const options = { logitBias: { 5: 1000 }, maxTokens: 3, ...(eosId === null && { eosId }) };
+      const [all] = await loaded.complete([[1, 2]], options);
+      return all!.finishReason;
+    };
+    expect(loaded.eosId).toBe(5);
+    expect(await ended()).toBe('eos');
+    expect(await ended(null)).toBe('length');
+  });
+
   it('opens a file, a sharded set and bfloat16 weights', async () => {
     const file = await loadModel(fixturePath('mamba1-tied/hf/model.safetensors'));
     const folder = await loadModel(fixturePath('mamba1-tied/hf'));

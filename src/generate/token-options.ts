@@ -16,7 +16,7 @@ export interface TokenOptions extends SamplerOptions {
    * rounding decides (see docs/guide/generate.md). Default: a new one each time.
    */
   seed?: number | readonly number[];
-  /** Ends a sequence, is not given out and does not reach the state. Default: the tokenizer's; null for none. */
+  /** Ends a sequence, is not given out and does not reach the state. Default: the tokenizer's, without one that of the model's config.json; null for none. */
   eosId?: number | null;
   /** Further ids that end a sequence in the same way. */
   stopIds?: readonly number[];
@@ -81,7 +81,8 @@ export function resolveTokenOptions(
     maxTokens,
     n,
     seeds,
-    eosId: options.eosId === undefined ? (model.tokenizer?.eosId ?? null) : options.eosId,
+    eosId:
+      options.eosId === undefined ? (model.tokenizer ? model.tokenizer.eosId : model.eosId) : options.eosId,
     stopIds: new Set(options.stopIds),
     seenIds: options.seenIds ?? [],
     logitBias,

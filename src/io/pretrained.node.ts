@@ -11,7 +11,8 @@ import type { ModelConfig } from '../models/config.ts';
 import { expectPath, FileError, fileSource, isPresent, readJson, readTextIfPresent } from './file.ts';
 import { openFolderSet } from './folder.node.ts';
 import { openGgufModel } from './gguf-model.ts';
-import { configFromJson } from './hf-config.ts';
+import { configFromJson, toHuggingFaceConfig } from './hf-config.ts';
+import { inferConfig } from './infer-config.ts';
 import type { JsonObject } from './json.ts';
 import { knownTokenizer, type LocateOptions, locateModel, locateTokenizer } from './locate.node.ts';
 import { CONFIG_FILE, GGUF, TOKENIZER_FILES, WEIGHTS_FILE, WEIGHTS_FILES } from './model-files.ts';
@@ -141,14 +142,18 @@ async function readTokenizer(folder: string): Promise<Record<string, string>> {
 /** Opens the files of a folder that holds still; `weights` null finds them by the usual names. */
 export async function openModel(folder: string, weights: string | null): Promise<Pretrained> {
   const configPath = join(folder, CONFIG_FILE);
-  const configJson = await readJson(configPath);
-  const config = configFromJson(configJson, configPath);
+  const given = (await isPresent(configPath)) ? await readJson(configPath) : null;
   const tokenizer = await readTokenizer(folder);
   const path = join(folder, weights ?? (await findWeights(folder)));
   const file = await openTensorFile(path);
   try {
     const names = normaliseNames(file.tensors.keys(), path);
     const found = new Map([...names].map(([ours, theirs]) => [ours, file.tensors.get(theirs)!.shape]));
+    const stored = (name: string) => file.tensors.get(names.get(name) ?? name);
+    const isShared = names.has(LM_HEAD) && stored(LM_HEAD) === stored(EMBEDDINGS);
+    const { config, note } = given
+      ? { config: configFromJson(given, configPath), note: null }
+      : inferConfig(found, path, isShared);
     if (config.n_layer > found.size) {
       throw new FormatError(
         `openPretrained: expected weights for ${config.n_layer} layers, got ${found.size} tensors in ${path}. Do config.json and the weights belong together?`,
@@ -157,15 +162,14 @@ export async function openModel(folder: string, weights: string | null): Promise
     const expected = expectedTensors(config);
     checkTensors(expected, found, path);
     const weight = (name: string): StoredWeight => file.weight(names.get(name) ?? name);
-    const stored = (name: string) => file.tensors.get(names.get(name) ?? name);
-    const isShared = stored(LM_HEAD) === stored(EMBEDDINGS);
     if (config.tie_embeddings && names.has(LM_HEAD) && !isShared) await checkTied(weight, path);
     return {
       path,
       config,
-      configJson,
+      configJson: given ?? toHuggingFaceConfig(config),
       tensors: expected,
       metadata: file.metadata,
+      ...(note !== null && { notes: [note] }),
       tokenizer,
       tensor: async (name) => file.readAsF32(names.get(name) ?? name),
       weight,

@@ -18,6 +18,8 @@ import {
 
 /** The reference implementation refuses larger headers too. */
 const MAX_HEADER_BYTES = 100_000_000;
+/** Braces in a header, one a tensor; the largest models have some thousands. */
+const MAX_OBJECTS = 1 << 14;
 const PREFIX_BYTES = 8;
 const AGAIN = 'The file is damaged or incomplete: download or save it again.';
 
@@ -66,6 +68,13 @@ async function readHeader(source: ByteSource): Promise<{ text: string; dataStart
   }
   const bytes = await source.read(PREFIX_BYTES, PREFIX_BYTES + length);
   if (bytes[0] !== 0x7b) throw damaged(name, 'expected the header to start with "{"', PREFIX_BYTES);
+  // Counted before parsing: an entry of 60 bytes becomes more than a kilobyte of objects.
+  let objects = 0;
+  for (const byte of bytes) if (byte === 0x7b) objects++;
+  if (objects > MAX_OBJECTS) {
+    const remedy = 'This is not a model of ours.';
+    throw damaged(name, `expected at most ${MAX_OBJECTS} tensors, got ${objects}`, PREFIX_BYTES, remedy);
+  }
   try {
     const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
     return { text, dataStart: PREFIX_BYTES + length };

@@ -47,6 +47,8 @@ export class LanguageModel extends Module implements StateModel {
   readonly lm_head: Linear | null;
   readonly config: ModelConfig;
   tokenizer: Tokenizer | null = null;
+  /** The id that ends a text, where there is no tokenizer to say it. */
+  eosId: number | null = null;
   /** The Jinja source that turns messages into text; null for models that were not taught to chat. */
   chatTemplate: string | null = null;
   #fingerprint: string;

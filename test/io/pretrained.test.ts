@@ -224,7 +224,19 @@ describe('a tied model that stores its head too', () => {
 
 describe('folders that are no model', () => {
   const cases: [name: string, damage: (folder: string) => Promise<unknown>, message: string][] = [
-    ['no config.json', (f) => rm(join(f, 'config.json')), 'config.json, got nothing at this path'],
+    [
+      'no config.json and no Mamba',
+      async (f) => {
+        await rm(join(f, 'config.json'));
+        const name = join(f, 'model.safetensors');
+        await writeFile(
+          name,
+          (await readFile(name)).toString('latin1').replaceAll('A_log', 'A_lag'),
+          'latin1',
+        );
+      },
+      'got no backbone.layers.0.mixer.A_log',
+    ],
     ['no weights', (f) => rm(join(f, 'model.safetensors')), 'got none of them. Is the download complete?'],
     [
       'only an ONNX file',
@@ -297,4 +309,24 @@ test('the tokenizer comes with the model', async () => {
   expect(model.tokenizer).toEqual({ 'tokenizer.json': '{"é": 1}' });
   expect(model.configJson.eos_token_id).toBe(0);
   await model.close();
+});
+
+describe('without config.json', () => {
+  test.each(['mamba1-tied/hf', 'mamba1-tied/orig', 'mamba1-odd/hf', 'mamba1-odd/orig', 'mamba1-bf16/hf'])(
+    '%s is told from its tensors',
+    async (name) => {
+      const given = await openPretrained(join(MODELS, name));
+      const folder = await mkdtemp(join(tmpdir(), 'mamba-bare-'));
+      await cp(join(MODELS, name), folder, { recursive: true });
+      await rm(join(folder, 'config.json'));
+      const bare = await openPretrained(folder);
+      // Rows of the embedding, which may pad the vocabulary, are all that the tensors tell of it.
+      const rows = given.tensors.get('backbone.embeddings.weight')![0]!;
+      expect(bare.config).toEqual({ ...given.config, vocab_size: rows, pad_vocab_size_multiple: 1 });
+      expect(bare.notes?.[0]).toContain('no config.json');
+      expect(given.notes).toBe(undefined);
+      await Promise.all([given.close(), bare.close()]);
+      await rm(folder, { recursive: true });
+    },
+  );
 });

@@ -111,6 +111,20 @@ test('a lying header length is refused before anything large is read', async () 
   expect(reads).toEqual([8]);
 });
 
+test('more tensors than any model has are counted, not parsed', async () => {
+  const entry = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}';
+  const headerOf = (count: number) =>
+    new TextEncoder().encode(`{${Array.from({ length: count }, (_, i) => `"t${i}":${entry}`).join(',')}}`);
+  const open = (count: number) => {
+    const header = headerOf(count);
+    const file = new Uint8Array(8 + header.length);
+    file.set(header, 8);
+    return openSafetensors(memorySource(withLength(file, BigInt(header.length))));
+  };
+  expect((await open(1000)).tensors.size).toBe(1000);
+  await expect(open(20_000)).rejects.toThrow('expected at most 16384 tensors, got 20001');
+});
+
 test('opening reads the header only, reading a tensor reads its bytes only', async () => {
   const whole = memorySource(fixture('mamba1-tied/hf/model.safetensors'));
   let bytesRead = 0;
