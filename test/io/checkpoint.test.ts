@@ -334,7 +334,7 @@ test('folders that hold no checkpoint', async () => {
     'got a file in the place of a folder',
   );
   await mkdir(folder);
-  await expect(loadCheckpoint(folder)).rejects.toThrow('config.json, got nothing at this path');
+  await expect(loadCheckpoint(folder)).rejects.toThrow('got none of them. Is the download complete?');
   await saveCheckpoint(folder, generation(1));
   await writeFile(join(folder, 'trainer.json'), '{"step": }');
   await expect(loadCheckpoint(folder)).rejects.toThrow('line 1, column 10');
