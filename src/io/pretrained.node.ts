@@ -142,7 +142,8 @@ async function readTokenizer(folder: string): Promise<Record<string, string>> {
 /** Opens the files of a folder that holds still; `weights` null finds them by the usual names. */
 export async function openModel(folder: string, weights: string | null): Promise<Pretrained> {
   const configPath = join(folder, CONFIG_FILE);
-  const given = (await isPresent(configPath)) ? await readJson(configPath) : null;
+  const configJson = (await isPresent(configPath)) ? await readJson(configPath) : null;
+  const given = configJson && configFromJson(configJson, configPath);
   const tokenizer = await readTokenizer(folder);
   const path = join(folder, weights ?? (await findWeights(folder)));
   const file = await openTensorFile(path);
@@ -151,9 +152,7 @@ export async function openModel(folder: string, weights: string | null): Promise
     const found = new Map([...names].map(([ours, theirs]) => [ours, file.tensors.get(theirs)!.shape]));
     const stored = (name: string) => file.tensors.get(names.get(name) ?? name);
     const isShared = names.has(LM_HEAD) && stored(LM_HEAD) === stored(EMBEDDINGS);
-    const { config, note } = given
-      ? { config: configFromJson(given, configPath), note: null }
-      : inferConfig(found, path, isShared);
+    const { config, note } = given ? { config: given, note: null } : inferConfig(found, path, isShared);
     if (config.n_layer > found.size) {
       throw new FormatError(
         `openPretrained: expected weights for ${config.n_layer} layers, got ${found.size} tensors in ${path}. Do config.json and the weights belong together?`,
@@ -166,7 +165,7 @@ export async function openModel(folder: string, weights: string | null): Promise
     return {
       path,
       config,
-      configJson: given ?? toHuggingFaceConfig(config),
+      configJson: configJson ?? toHuggingFaceConfig(config),
       tensors: expected,
       metadata: file.metadata,
       ...(note !== null && { notes: [note] }),
