@@ -116,8 +116,6 @@ async function findGguf(folder: string): Promise<string | null> {
 /** A tokenizer beside the file steps in where the one inside cannot be used. */
 async function openGgufFile(path: string): Promise<Pretrained> {
   const model = await openGgufModel(await fileSource(path));
-  const hasTokenizer = (files: object): boolean =>
-    'tokenizer.json' in files || 'mamba_tokenizer.json' in files;
   if (hasTokenizer(model.tokenizer)) return model;
   try {
     const beside = await readTokenizer(dirname(path));

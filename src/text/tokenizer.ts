@@ -148,7 +148,8 @@ function open(tokenizerJson: JsonObject, tokenizerConfig: JsonObject): Opened {
     const library = new HuggingFaceTokenizer(json, tokenizerConfig);
     const bare = withoutPrefix(library, json, tokenizerConfig);
     const pieces = pieceDecoding(json.decoder);
-    const added = [...library.get_added_tokens_decoder().values()];
+    const addedById = library.get_added_tokens_decoder();
+    const added = [...addedById.values()];
     const { ids } = library.encode('a b', { add_special_tokens: true });
     if (!ids.every(Number.isInteger)) throw new Error('special tokens without an id');
     if (ids.length > 0) library.decode(ids);
