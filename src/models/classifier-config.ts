@@ -1,0 +1,61 @@
+/** What a classifier is beside its backbone: labels, how tokens become one vector, and where texts are cut. */
+import { ConfigError } from '../base/errors.ts';
+import type { ModelConfig } from './config.ts';
+
+/** How the hidden states of a text's tokens become one vector: that of the last, their mean, or the largest value per channel. */
+export const POOLINGS = ['last', 'mean', 'max'] as const;
+export type Pooling = (typeof POOLINGS)[number];
+
+/** Low-rank adapters beside frozen weights (Hu et al. 2021); PEFT calls them r, lora_alpha, target_modules. */
+export interface LoraConfig {
+  rank: number;
+  /** The adapter's output is scaled by alpha / rank. */
+  alpha: number;
+  /** Last names of the linear layers that have one: in_proj, x_proj, out_proj, fc1, fc2. */
+  targets: string[];
+}
+
+export interface ClassifierHead {
+  /** At least two, all different; their order is that of the classes. */
+  labels: string[];
+  pooling: Pooling;
+  /** A second stack reads each text from its end; the two pooled vectors stand side by side. */
+  bidirectional: boolean;
+  /** Texts are cut to this many tokens, special tokens included; null never. */
+  maxTokens: number | null;
+  /** Null unless adapters stand beside the weights. */
+  lora: LoraConfig | null;
+}
+
+export interface ClassifierConfig extends ClassifierHead {
+  backbone: ModelConfig;
+}
+
+export type ClassifierHeadInput = Pick<ClassifierHead, 'labels'> & Partial<ClassifierHead>;
+
+/** Defaults: mean pooling, one direction, texts of any length, no adapters. Throws ConfigError that lists all problems. */
+export function resolveHead(input: ClassifierHeadInput): ClassifierHead {
+  const { labels, pooling = 'mean', bidirectional = false, maxTokens = null, lora = null } = input;
+  const problems: string[] = [];
+  const count = (name: string, value: number): void => {
+    if (!Number.isSafeInteger(value) || value < 1)
+      problems.push(`${name} to be a positive integer, got ${value}`);
+  };
+  if (labels.length < 2)
+    problems.push(`at least two labels, got ${labels.length === 0 ? 'none' : `only ${labels[0]}`}`);
+  const twice = labels.find((label, i) => labels.indexOf(label) !== i);
+  if (twice !== undefined) problems.push(`different labels, got ${JSON.stringify(twice)} twice`);
+  if (!POOLINGS.includes(pooling))
+    problems.push(`pooling to be one of ${POOLINGS.join(', ')}, got ${String(pooling)}`);
+  if (typeof bidirectional !== 'boolean')
+    problems.push(`bidirectional to be true or false, got ${String(bidirectional)}`);
+  if (maxTokens !== null) count('maxTokens', maxTokens);
+  if (lora) {
+    count('lora.rank', lora.rank);
+    if (!(lora.alpha > 0)) problems.push(`lora.alpha to be above 0, got ${lora.alpha}`);
+    if (lora.targets.length === 0) problems.push('lora.targets to name at least one linear layer, got none');
+  }
+  if (problems.length > 0)
+    throw new ConfigError(`Classifier: expected ${problems.join('; ')}. Correct the configuration.`);
+  return { labels: [...labels], pooling, bidirectional, maxTokens, lora };
+}
