@@ -37,6 +37,14 @@ export type { Shape } from './base/shape.ts';
 export { type ByteSource, memorySource } from './base/source.ts';
 export type { WeightDType } from './base/weight-types.ts';
 export * from './generate/index.ts';
+export { Classifier, type ClassifyOptions, type Direction } from './models/classifier.ts';
+export {
+  type ClassifierConfig,
+  type ClassifierHead,
+  type LoraConfig,
+  POOLINGS,
+  type Pooling as ClassifierPooling,
+} from './models/classifier-config.ts';
 export {
   type ModelConfig,
   type ModelConfigInput,

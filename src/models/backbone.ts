@@ -22,6 +22,8 @@ export interface BackboneOptions {
   hiddenStates?: boolean;
   /** Recomputes each block during backward() instead of keeping its intermediates. */
   checkpointing?: boolean;
+  /** Sees the embedded tokens (b, l, d) and gives what is read in their place. */
+  onEmbedded?: (h: Tensor) => Tensor;
 }
 
 /** Pre-norm block: norm, mixer, and with d_intermediate a second norm and a gated MLP. */
@@ -57,12 +59,20 @@ export class Backbone extends Module {
   readonly embeddings: Embedding;
   readonly layers: Block[];
   readonly norm_f: Norm;
+  readonly #config: ModelConfig;
 
   constructor(init: Init, config: ModelConfig) {
     super();
+    this.#config = config;
     this.embeddings = new Embedding(init, paddedVocabSize(config), config.d_model);
     this.layers = Array.from({ length: config.n_layer }, () => new Block(init, config));
     this.norm_f = new Norm(init, config.d_model, { rms: config.rms_norm, eps: config.norm_eps });
+  }
+
+  /** Shapes of one row of each layer's state. */
+  get stateShapes(): { conv: number[]; ssm: number[] }[] {
+    const { d_inner: e, d_conv: k, d_state: n } = this.#config;
+    return this.layers.map(() => ({ conv: [e, k], ssm: [e, n] }));
   }
 
   /** Tokens from any state (null = zeros) -> what the head reads (b, l, d), the states after them, and the blocks' outputs. */
@@ -71,11 +81,12 @@ export class Backbone extends Module {
     states: readonly LayerState[] | null,
     options: BackboneOptions = {},
   ): { hidden: Tensor; layers: LayerState[]; blocks: Tensor[] } {
-    const { lastOnly, hiddenStates, checkpointing } = options;
+    const { lastOnly, hiddenStates, checkpointing, onEmbedded } = options;
     const blocks: Tensor[] = [];
     const layers: LayerState[] = [];
     const run = checkpointing ? runAgain : runBlock;
-    let h = this.embeddings.forward(input);
+    const embedded = this.embeddings.forward(input);
+    let h = onEmbedded ? onEmbedded(embedded) : embedded;
     let residual: Tensor | null = null;
     this.layers.forEach((block, i) => {
       const out = run(block, h, residual, states?.[i] ?? null, context);

@@ -1,19 +1,13 @@
 /** What a classifier is beside its backbone: labels, how tokens become one vector, and where texts are cut. */
 import { ConfigError } from '../base/errors.ts';
+import type { LoraConfig } from '../nn/lora.ts';
 import type { ModelConfig } from './config.ts';
 
 /** How the hidden states of a text's tokens become one vector: that of the last, their mean, or the largest value per channel. */
 export const POOLINGS = ['last', 'mean', 'max'] as const;
 export type Pooling = (typeof POOLINGS)[number];
 
-/** Low-rank adapters beside frozen weights (Hu et al. 2021); PEFT calls them r, lora_alpha, target_modules. */
-export interface LoraConfig {
-  rank: number;
-  /** The adapter's output is scaled by alpha / rank. */
-  alpha: number;
-  /** Last names of the linear layers that have one: in_proj, x_proj, out_proj, fc1, fc2. */
-  targets: string[];
-}
+export type { LoraConfig };
 
 export interface ClassifierHead {
   /** At least two, all different; their order is that of the classes. */
@@ -36,6 +30,15 @@ export type ClassifierHeadInput = Pick<ClassifierHead, 'labels'> & Partial<Class
 /** Defaults: mean pooling, one direction, texts of any length, no adapters. Throws ConfigError that lists all problems. */
 export function resolveHead(input: ClassifierHeadInput): ClassifierHead {
   const { labels, pooling = 'mean', bidirectional = false, maxTokens = null, lora = null } = input;
+  const head = { labels: [...labels], pooling, bidirectional, maxTokens, lora };
+  const problems = headProblems(head);
+  if (problems.length === 0) return head;
+  throw new ConfigError(`Classifier: expected ${problems.join('; ')}. Correct the configuration.`);
+}
+
+/** What is wrong with it: each `X, got Y`, where X was expected. */
+export function headProblems(head: ClassifierHead): string[] {
+  const { labels, pooling, bidirectional, maxTokens, lora } = head;
   const problems: string[] = [];
   const count = (name: string, value: number): void => {
     if (!Number.isSafeInteger(value) || value < 1)
@@ -52,10 +55,9 @@ export function resolveHead(input: ClassifierHeadInput): ClassifierHead {
   if (maxTokens !== null) count('maxTokens', maxTokens);
   if (lora) {
     count('lora.rank', lora.rank);
-    if (!(lora.alpha > 0)) problems.push(`lora.alpha to be above 0, got ${lora.alpha}`);
+    if (!(lora.alpha > 0 && Number.isFinite(lora.alpha)))
+      problems.push(`lora.alpha to be a number above 0, got ${lora.alpha}`);
     if (lora.targets.length === 0) problems.push('lora.targets to name at least one linear layer, got none');
   }
-  if (problems.length > 0)
-    throw new ConfigError(`Classifier: expected ${problems.join('; ')}. Correct the configuration.`);
-  return { labels: [...labels], pooling, bidirectional, maxTokens, lora };
+  return problems;
 }

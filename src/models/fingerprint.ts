@@ -1,4 +1,5 @@
 /** A short identity of a model's architecture and weights: 64-bit FNV-1a over the configuration and samples of the weights. */
+import type { Module } from '../nn/module.ts';
 import type { ModelConfig } from './config.ts';
 
 const FNV_OFFSET = 0xcbf29ce484222325n;
@@ -23,4 +24,12 @@ export function fingerprintOf(config: ModelConfig, samples: readonly Float32Arra
     for (let i = 0; i < bits.length; i += stride) mix(bits[i]!);
   }
   return `${config.model_type}-${hash.toString(16).padStart(16, '0')}`;
+}
+
+/** The vectors among the parameters: they are few, and training changes all of them. */
+export async function vectorsOf(module: Module): Promise<Float32Array[]> {
+  const samples: Float32Array[] = [];
+  for (const tensor of module.parameters())
+    if (tensor.shape.length === 1) samples.push(await tensor.floats());
+  return samples;
 }

@@ -11,12 +11,12 @@ import { Module } from '../nn/module.ts';
 import { crossEntropy } from '../ops/cross-entropy.ts';
 import { linear } from '../ops/linear.ts';
 import { reshape } from '../tensor/primitives.ts';
-import { keep, scope } from '../tensor/scope.ts';
+import { scope } from '../tensor/scope.ts';
 import { noGrad } from '../tensor/tape.ts';
-import { Tensor } from '../tensor/tensor.ts';
+import type { Tensor } from '../tensor/tensor.ts';
 import { Backbone, type BackboneOptions } from './backbone.ts';
 import { type ModelConfig, type ModelConfigInput, paddedVocabSize, resolveConfig } from './config.ts';
-import { fingerprintOf } from './fingerprint.ts';
+import { fingerprintOf, vectorsOf } from './fingerprint.ts';
 import { type Ids, type InputOptions, type Inputs, packInputs, withoutPadding } from './inputs.ts';
 import { State, type StateModel } from './state.ts';
 
@@ -77,23 +77,17 @@ export class LanguageModel extends Module implements StateModel {
 
   /** Recomputes the fingerprint from the small parameters: after loading, and whenever a state is written. */
   async refreshFingerprint(): Promise<string> {
-    const samples = [];
-    for (const [, tensor] of this.namedParameters())
-      if (tensor.shape.length === 1) samples.push(await tensor.floats());
-    this.#fingerprint = fingerprintOf(this.config, samples);
+    this.#fingerprint = fingerprintOf(this.config, await vectorsOf(this));
     return this.#fingerprint;
   }
 
   get stateShapes(): { conv: number[]; ssm: number[] }[] {
-    const { d_inner: e, d_conv: k, d_state: n, n_layer } = this.config;
-    return Array.from({ length: n_layer }, () => ({ conv: [e, k], ssm: [e, n] }));
+    return this.backbone.stateShapes;
   }
 
   /** The state before any token, for `batch` rows. Lives until it is disposed. */
   initialState(batch = 1): State {
-    const zeros = (shape: number[]) => keep(Tensor.zeros([batch, ...shape], { device: this.device }));
-    const layers = this.stateShapes.map(({ conv, ssm }) => ({ conv: zeros(conv), ssm: zeros(ssm) }));
-    return new State(layers, new Array<number>(batch).fill(0), this);
+    return State.zeros(this, batch);
   }
 
   /** Any number of tokens from any state. Throws ShapeError for ids outside the vocabulary, StateError for another model's state. */

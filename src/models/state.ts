@@ -37,6 +37,14 @@ export class State implements TensorOwner {
     this.model = model;
   }
 
+  /** Before any token, for `batch` rows. Lives until it is disposed. */
+  static zeros(model: StateModel, batch: number): State {
+    const zeros = (shape: readonly number[]) =>
+      keep(Tensor.zeros([batch, ...shape], { device: model.device }));
+    const layers = model.stateShapes.map(({ conv, ssm }) => ({ conv: zeros(conv!), ssm: zeros(ssm!) }));
+    return new State(layers, new Array<number>(batch).fill(0), model);
+  }
+
   /** Whether `model` can go on from here: it made the state, or has the same architecture and weights. */
   fits(model: StateModel): boolean {
     return this.model === model || this.model.fingerprint === model.fingerprint;

@@ -60,7 +60,7 @@ export function tokenLossesRef(
   if (!host) throw new DTypeError('crossEntropy: expected targets made with Tensor.from(Int32Array).');
   const { device } = logits;
   const flat = reshape(logits, [rows, v]);
-  const top = reshape(amax(flat, 1), [rows, 1]);
+  const top = reshape(amax(flat.detach(), 1), [rows, 1]);
   const shifted = sub(flat, top);
   const lse = log(sum(exp(shifted), 1, true)); // (rows, 1)
   const onehot = new Float32Array(rows * v);

@@ -18,6 +18,11 @@ function share(op: 'max' | 'min', a: Tensor, b: Tensor): Tensor {
   return binary('min', binary('max', huge, zero), one);
 }
 
+/** 1 where a difference that is never positive is zero, else 0. */
+function atLeast(difference: Tensor): Tensor {
+  return binary('max', affine(difference, 1e38, 1), raw.full([], 0, difference.device));
+}
+
 export const GRADS = {
   add: (d: Tensor, a: Shape, b: Shape) => [sumTo(d, a), sumTo(d, b)],
   sub: (d: Tensor, a: Shape, b: Shape) => [sumTo(d, a), sumTo(raw.unary('neg', d), b)],
@@ -43,6 +48,13 @@ export const GRADS = {
   sum: (d: Tensor, x: Shape, axis: number) => {
     const kept = x.map((extent, i) => (i === axis ? 1 : extent));
     return [broadcastTo(d.alias(kept), x)];
+  },
+  /** Largest element of one axis: those that are equal to it share d. */
+  amax: (d: Tensor, x: Tensor, y: Tensor, axis: number) => {
+    const kept = x.shape.map((extent, i) => (i === axis ? 1 : extent));
+    const isLargest = atLeast(binary('sub', x, y.alias(kept)));
+    const each = binary('div', d.alias(kept), raw.reduce('sum', isLargest, axis).alias(kept));
+    return [binary('mul', isLargest, each)];
   },
   broadcastTo: (d: Tensor, x: Shape) => [sumTo(d, x)],
   permute: (d: Tensor, axes: readonly number[]) => {

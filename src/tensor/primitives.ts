@@ -108,9 +108,12 @@ export function mean(x: Tensor, axis?: number, keepDim = false): Tensor {
   return mul(sum(x, axis, keepDim), 1 / count);
 }
 
-/** The largest element along an axis. Not differentiable. */
+/** The largest element along an axis; equal ones share the gradient. */
 export function amax(x: Tensor, axis: number): Tensor {
-  return raw.reduce('max', x, axisOf('amax', axis, x.shape.length));
+  const at = axisOf('amax', axis, x.shape.length);
+  const y = raw.reduce('max', x, at);
+  record('amax', [x], [y], { x, y }, ([d], saved) => GRADS.amax(d!, saved.x, saved.y, at));
+  return y;
 }
 
 /** Index of the first largest element along an axis, as i32. */

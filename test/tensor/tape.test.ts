@@ -29,6 +29,7 @@ describe('gradient rules of the primitives', () => {
     minimum: [(a, b) => p.minimum(a!, b!), x(), x()],
     affine: [(a) => p.affine(a!, -1.5, 2), x()],
     'sum axis': [(a) => p.sum(a!, 1), x()],
+    'amax axis': [(a) => p.amax(a!, 1), x()],
     'sum all': [(a) => p.sum(a!), x()],
     'mean keepDim': [(a) => p.mean(a!, -1, true), x()],
     reshape: [(a) => p.reshape(a!, [4, -1]), x()],

@@ -1,0 +1,159 @@
+/**
+ * A classifier: the backbone reads a text, its hidden states are pooled into one vector, a linear layer scores the classes.
+ * With two directions a second backbone reads the text from its end, and the pooled vectors stand side by side (2d features).
+ */
+import { ShapeError } from '../base/errors.ts';
+import { Rng } from '../base/rng.ts';
+import type { Tokenizer } from '../base/tokenizer.ts';
+import type { Init } from '../nn/init.ts';
+import { Linear } from '../nn/layers.ts';
+import { Module } from '../nn/module.ts';
+import { concat } from '../tensor/primitives.ts';
+import { scope } from '../tensor/scope.ts';
+import { Tensor } from '../tensor/tensor.ts';
+import { Backbone } from './backbone.ts';
+import { type ClassifierConfig, type ClassifierHeadInput, resolveHead } from './classifier-config.ts';
+import { type ModelConfigInput, resolveConfig } from './config.ts';
+import { fingerprintOf, vectorsOf } from './fingerprint.ts';
+import { type Ids, type InputOptions, type Inputs, packInputs } from './inputs.ts';
+import { pool, poolPiece } from './pooling.ts';
+import { State, type StateModel } from './state.ts';
+
+export type Direction = 'forward' | 'reverse';
+
+export interface ClassifyOptions extends Pick<InputOptions, 'lengths' | 'attentionMask'> {
+  /** Recomputes each block during backward() instead of keeping its intermediates. */
+  checkpointing?: boolean;
+  /** Sees the embedded tokens (b, l, d) of a stack, padding behind the real ones, and gives what is read in their place. */
+  onEmbedded?: (h: Tensor, direction: Direction) => Tensor;
+  /** The same for the pooled features (b, features). */
+  onPooled?: (features: Tensor) => Tensor;
+}
+
+export class Classifier extends Module implements StateModel {
+  readonly backbone: Backbone;
+  /** Null with one direction. */
+  readonly backbone_reverse: Backbone | null;
+  /** weight (classes, features), bias (classes). */
+  readonly score: Linear;
+  readonly config: ClassifierConfig;
+  tokenizer: Tokenizer | null = null;
+  #fingerprint: string;
+
+  /** Random weights from `seed` (default 0); null leaves them uninitialised, for loading. Lives on the current device. */
+  constructor(
+    config: ClassifierHeadInput & { backbone: ModelConfigInput },
+    options: { seed?: number | null } = {},
+  ) {
+    super();
+    const backbone = resolveConfig(config.backbone);
+    this.config = { ...resolveHead(config), backbone };
+    const { seed = 0 } = options;
+    const init: Init = { rng: seed === null ? null : new Rng(seed), samples: [] };
+    const { bidirectional, labels } = this.config;
+    this.backbone = new Backbone(init, backbone);
+    this.backbone_reverse = bidirectional ? new Backbone(init, backbone) : null;
+    this.score = new Linear(init, backbone.d_model * (bidirectional ? 2 : 1), labels.length, { bias: true });
+    this.#fingerprint = fingerprintOf(backbone, init.samples);
+  }
+
+  /** One stack, or two. */
+  get directions(): readonly Direction[] {
+    return this.backbone_reverse ? ['forward', 'reverse'] : ['forward'];
+  }
+
+  get fingerprint(): string {
+    return this.#fingerprint;
+  }
+
+  /** Where the weights live. */
+  get device(): Tensor['device'] {
+    return this.backbone.embeddings.weight.device;
+  }
+
+  /** Recomputes the fingerprint from the small parameters. */
+  async refreshFingerprint(): Promise<string> {
+    this.#fingerprint = fingerprintOf(this.config.backbone, await vectorsOf(this));
+    return this.#fingerprint;
+  }
+
+  /** Of one stack. */
+  get stateShapes(): { conv: number[]; ssm: number[] }[] {
+    return this.backbone.stateShapes;
+  }
+
+  /** The state of one stack before any token, for `batch` rows. Lives until it is disposed. */
+  initialState(batch = 1): State {
+    return State.zeros(this, batch);
+  }
+
+  /**
+   * Whole texts as rows of ids -> logits (b, classes), differentiable. Padding and the other rows of a batch change nothing. Throws
+   * ShapeError for a row without tokens.
+   */
+  forward(ids: Ids, options: ClassifyOptions = {}): { logits: Tensor } {
+    return scope(() => {
+      const inputs = { ...packInputs(ids, options, this.device), places: null };
+      expectTokens(inputs);
+      const { checkpointing, onEmbedded, onPooled } = options;
+      const pooled = this.directions.map((direction) => {
+        const read = direction === 'forward' ? inputs : reversed(inputs);
+        const { hidden } = this.#stack(direction).forward(read, null, {
+          checkpointing,
+          onEmbedded: onEmbedded && ((h) => onEmbedded(h, direction)),
+        });
+        return pool(hidden, this.config.pooling, inputs.lengths);
+      });
+      const features = pooled.length === 1 ? pooled[0]! : concat(pooled, 1);
+      return { logits: this.classify(onPooled ? onPooled(features) : features) };
+    });
+  }
+
+  /**
+   * The next piece of each row, from the state of the piece before: pooled (b, d) of this piece alone, which a RunningPool gathers, and
+   * the state after it. For the reverse stack the pieces come from the end, and so do the tokens in each.
+   */
+  readPiece(
+    ids: Ids,
+    state: State | null = null,
+    direction: Direction = 'forward',
+  ): { pooled: Tensor; state: State } {
+    return scope(() => {
+      const inputs = packInputs(ids, {}, this.device);
+      expectTokens(inputs);
+      const [b, l] = inputs.input.dims(2);
+      const { hidden, layers } = this.#stack(direction).forward(inputs, state?.layers ?? null);
+      const before = state?.tokens ?? new Array<number>(b).fill(0);
+      const tokens = before.map((count, row) => count + (inputs.lengths?.[row] ?? l));
+      const pooled = poolPiece(hidden, this.config.pooling, inputs.lengths);
+      return { pooled, state: new State(layers, tokens, this) };
+    });
+  }
+
+  /** Pooled features (b, d, or 2d for two directions) -> logits (b, classes). */
+  classify(features: Tensor): Tensor {
+    return this.score.forward(features);
+  }
+
+  #stack(direction: Direction): Backbone {
+    return direction === 'forward' ? this.backbone : this.backbone_reverse!;
+  }
+}
+
+function expectTokens({ input, lengths }: Inputs): void {
+  const [, l] = input.dims(2);
+  const row = l === 0 ? 0 : (lengths?.indexOf(0) ?? -1);
+  if (row >= 0)
+    throw new ShapeError(`Classifier: expected at least one token in every row, got none in row ${row}.`);
+}
+
+/** Each row from its last real token to its first. */
+function reversed({ input, lengths, context, places }: Inputs): Inputs {
+  if (!input.host) {
+    throw new ShapeError('Classifier: expected ids made with Tensor.from(Int32Array) for two directions.');
+  }
+  const [b, l] = input.dims(2);
+  const host = input.host.slice();
+  for (let row = 0; row < b; row++) host.subarray(row * l, row * l + (lengths?.[row] ?? l)).reverse();
+  return { input: Tensor.from(host, [b, l], { device: input.device }), lengths, context, places };
+}
