@@ -41,7 +41,16 @@ export {
   type ProgressStream,
   progressLine,
 } from './progress.ts';
-export { type ReportAssets, type ReportData, renderReport } from './report.ts';
+export {
+  type Chart,
+  type ChartLine,
+  curves,
+  type ReportAssets,
+  type ReportData,
+  type ReportSection,
+  renderReport,
+} from './report.ts';
+export { type Content, type Html, html } from './report-html.ts';
 export {
   makeSchedule,
   rateAtProgress,
@@ -57,4 +66,4 @@ export { type LmTask, languageModelling } from './task-lm.ts';
 export type { TrainLmEvent } from './train-lm-events.ts';
 export { type LmSettings, modelInput, PRESETS, type Preset, SAMPLINGS } from './train-lm-options.ts';
 export { trainLmProgress } from './train-lm-progress.ts';
-export { type LmRunSummary, lmReport } from './train-lm-report.ts';
+export { type LmRunSummary, lmReport, type WrittenSample } from './train-lm-report.ts';

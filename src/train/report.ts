@@ -1,20 +1,44 @@
 /**
- * The report of a run: one HTML file with curves, results, configuration and a sample. Everything is inside it, so it
- * opens from a disk or a mail without a network. Charts are drawn by uPlot, whose files the caller reads.
+ * The report of a run: one HTML file with results, curves, what the task adds, and configuration. Everything is inside it,
+ * so it opens from a disk or a mail without a network. Charts are drawn by uPlot, whose files the caller reads.
  */
-import type { StepMetrics } from './metrics.ts';
+import { type Content, escapeJson, fields, Html, html } from './report-html.ts';
 
 export interface ReportData {
   title: string;
   /** What came out, in order: what it is, and its value. */
   results: readonly (readonly [label: string, value: string])[];
+  /** Between the results and the configuration, in order: `curves`, and pieces made by the tag `html`. */
+  sections: readonly ReportSection[];
   /** Settings and model configuration by section. */
   configuration: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
-  metrics: readonly StepMetrics[];
-  /** Whether a token is a byte: curves are then in bits per byte, else in bits per token. */
-  bytes: boolean;
-  /** Text that the model wrote. */
-  sample?: { prompt: string; text: string };
+  /** CSS of the task's own pieces. */
+  style?: string;
+}
+
+export interface ReportSection {
+  title: string;
+  body: Content;
+}
+
+/** A line chart; each list of values is as long as `x`. */
+export interface Chart {
+  title: string;
+  /** Steps. */
+  x: readonly number[];
+  lines: readonly ChartLine[];
+}
+
+export interface ChartLine {
+  label: string;
+  /** A CSS colour. */
+  stroke: string;
+  /** Decimals shown. */
+  digits: number;
+  /** Null where the line has no point. */
+  values: readonly (number | null)[];
+  /** Marks every point: for lines with few of them. */
+  points?: boolean;
 }
 
 /** The texts of uPlot's script and style sheet. */
@@ -23,105 +47,81 @@ export interface ReportAssets {
   style: string;
 }
 
+export const TRAINING_COLOR = '#3b6fd4';
+export const HELD_OUT_COLOR = '#d4553b';
+
 /** The HTML of the report. */
 export function renderReport(data: ReportData, assets: ReportAssets): string {
-  const { title, results, configuration, metrics, sample } = data;
-  const rows = (entries: readonly (readonly [string, unknown])[]): string =>
-    entries
-      .map(([label, value]) => `<tr><th>${escapeHtml(label)}</th><td>${escapeHtml(show(value))}</td></tr>`)
-      .join('\n');
-  const sections = Object.entries(configuration).map(
-    ([name, fields]) =>
-      `<details><summary>${escapeHtml(name)}</summary><table>${rows(Object.entries(fields))}</table></details>`,
-  );
-  const written = sample
-    ? `<h2>Sample</h2>\n<pre><b>${escapeHtml(sample.prompt)}</b>${escapeHtml(sample.text)}</pre>`
-    : '';
-  return `<!doctype html>
+  const { title, results, sections, configuration } = data;
+  const script = new Html(assets.script.replaceAll('</script', '<\\/script'));
+  const page = html`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${escapeHtml(title)}</title>
-<style>${assets.style.replaceAll('</style', '<\\/style')}</style>
-<style>${STYLE}</style>
+<title>${title}</title>
+<style>${css(assets.style)}</style>
+<style>${css(STYLE + (data.style ?? ''))}</style>
 </head>
 <body>
-<h1>${escapeHtml(title)}</h1>
-<table class="results">${rows(results)}</table>
-<h2>Curves</h2>
-${metrics.length > 1 ? '<div id="charts"></div>' : '<p>Fewer than two entries: nothing to draw.</p>'}
-${written}
+<h1>${title}</h1>
+<table class="results">${fields(results)}</table>
+${sections.map((section) => html`<h2>${section.title}</h2>\n${section.body}\n`)}
 <h2>Configuration</h2>
-${sections.join('\n')}
-<script type="application/json" id="data">${escapeJson(JSON.stringify(charts(data)))}</script>
-<script>${assets.script.replaceAll('</script', '<\\/script')}</script>
-<script>${DRAW}</script>
+${Object.entries(configuration).map(
+  ([name, values]) =>
+    html`<details><summary>${name}</summary><table>${fields(Object.entries(values))}</table></details>\n`,
+)}
+<script>${script}</script>
+<script>${new Html(DRAW)}</script>
 </body>
 </html>
 `;
+  return page.markup;
 }
 
-interface Chart {
-  title: string;
-  /** Steps, then one row per line; null where a line has no point. */
-  data: (number | null)[][];
-  lines: { label: string; stroke: string; digits: number }[];
+/** The section of the charts, the first across the whole page. */
+export function curves(charts: readonly Chart[]): ReportSection {
+  const body = charts.some((chart) => chart.x.length > 1)
+    ? html`<div class="charts"><script type="application/json">${escapeJson(charts)}</script></div>`
+    : html`<p>Fewer than two entries: nothing to draw.</p>`;
+  return { title: 'Curves', body };
 }
 
-function charts({ metrics, bytes }: ReportData): Chart[] {
-  const steps = metrics.map((entry) => entry.step);
-  const unit = bytes ? 'bits per byte' : 'bits per token';
-  const single = (
-    title: string,
-    digits: number,
-    stroke: string,
-    pick: (entry: StepMetrics) => number,
-  ): Chart => ({
-    title,
-    data: [steps, metrics.map(pick)],
-    lines: [{ label: title, stroke, digits }],
+/** The charts that every training run has. */
+export function runCharts(
+  metrics: readonly { step: number; lr: number; gradNorm: number; tokensPerSecond: number }[],
+): Chart[] {
+  const x = metrics.map((entry) => entry.step);
+  const single = (label: string, digits: number, stroke: string, values: number[]): Chart => ({
+    title: label,
+    x,
+    lines: [{ label, stroke, digits, values }],
   });
   return [
-    {
-      title: `Loss, ${unit}`,
-      data: [
-        steps,
-        metrics.map((entry) => entry.bitsPerToken),
-        metrics.map((entry) => entry.validation?.bitsPerToken ?? null),
-      ],
-      lines: [
-        { label: 'training', stroke: '#3b6fd4', digits: 3 },
-        { label: 'held-out', stroke: '#d4553b', digits: 3 },
-      ],
-    },
-    single('Learning rate', 6, '#7a5cc0', (entry) => entry.lr),
-    single('Gradient norm', 3, '#2f8f6b', (entry) => entry.gradNorm),
-    single('Tokens per second', 0, '#a07a1f', (entry) => entry.tokensPerSecond),
+    single(
+      'Learning rate',
+      6,
+      '#7a5cc0',
+      metrics.map((entry) => entry.lr),
+    ),
+    single(
+      'Gradient norm',
+      3,
+      '#2f8f6b',
+      metrics.map((entry) => entry.gradNorm),
+    ),
+    single(
+      'Tokens per second',
+      0,
+      '#a07a1f',
+      metrics.map((entry) => entry.tokensPerSecond),
+    ),
   ];
 }
 
-function show(value: unknown): string {
-  if (typeof value === 'string') return value;
-  if (Array.isArray(value)) return value.map(show).join(', ');
-  return value === null || value === undefined ? '-' : String(value);
-}
-
-const ENTITIES: Record<string, string> = {
-  '&': '&amp;',
-  '<': '&lt;',
-  '>': '&gt;',
-  '"': '&quot;',
-  "'": '&#39;',
-};
-
-function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (char) => ENTITIES[char]!);
-}
-
-/** JSON that may stand in a script element. */
-function escapeJson(json: string): string {
-  return json.replace(/</g, '\\u003c');
+function css(text: string): Html {
+  return new Html(text.replaceAll('</style', '<\\/style'));
 }
 
 const STYLE = `
@@ -133,28 +133,35 @@ th { font-weight: normal; color: #666; white-space: nowrap; }
 .results td { font-weight: 600; }
 pre { white-space: pre-wrap; background: #f5f5f2; padding: 1rem; border-radius: 4px; }
 details { margin: .3rem 0; } summary { cursor: pointer; }
-#charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1.5rem; }
-#charts > :first-child { grid-column: 1 / -1; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1.5rem; }
+.charts > div:first-of-type { grid-column: 1 / -1; }
+.wide { overflow-x: auto; }
+.grid th, .grid td { padding: .2rem .9rem .2rem 0; border-bottom: 1px solid #e6e6e2; overflow-wrap: normal; }
+.grid td, .grid thead th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.grid tbody th { color: inherit; white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
+.grid .strong > * { font-weight: 600; }
+@media print {
+  body { max-width: none; margin: 0; font-size: 12px; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  h2 { break-after: avoid; } tr, .charts > div { break-inside: avoid; } .wide { overflow: visible; }
+}
 `;
 
 /** Runs in the page. */
 const DRAW = `
 (() => {
-  const root = document.getElementById('charts');
-  if (!root) return;
-  const charts = JSON.parse(document.getElementById('data').textContent);
-  const plots = charts.map(({ title, data, lines }, i) => {
+  const draw = (root) => JSON.parse(root.firstChild.textContent).map(({ title, x, lines }, i) => {
     const box = root.appendChild(document.createElement('div'));
     const size = () => ({ width: Math.max(200, box.clientWidth), height: i === 0 ? 320 : 200 });
-    const series = lines.map(({ label, stroke, digits }) => ({
-      label, stroke, width: 1.5, spanGaps: true,
-      points: { show: label === 'held-out' },
+    const series = lines.map(({ label, stroke, digits, points = false }) => ({
+      label, stroke, width: 1.5, spanGaps: true, points: { show: points },
       value: (_, value) => (value == null ? '-' : value.toFixed(digits)),
     }));
-    const plot = new uPlot({ title, ...size(), scales: { x: { time: false } }, axes: [{}, { size: 70 }],
-      series: [{ label: 'step' }, ...series] }, data, box);
+    const ticks = (_, values) => values.map((value) => value.toLocaleString([], { maximumSignificantDigits: 6 }));
+    const plot = new uPlot({ title, ...size(), scales: { x: { time: false } }, axes: [{}, { size: 70, values: ticks }],
+      series: [{ label: 'step' }, ...series] }, [x, ...lines.map((line) => line.values)], box);
     return () => plot.setSize(size());
   });
+  const plots = [...document.querySelectorAll('.charts')].flatMap(draw);
   addEventListener('resize', () => plots.forEach((resize) => resize()));
 })();
 `;

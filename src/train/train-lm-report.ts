@@ -3,7 +3,8 @@ import type { ModelConfig } from '../models/config.ts';
 import type { Evaluation } from './evaluate.ts';
 import type { StepMetrics } from './metrics.ts';
 import { formatCount, formatDuration } from './progress.ts';
-import type { ReportData } from './report.ts';
+import { type Chart, curves, HELD_OUT_COLOR, type ReportData, runCharts, TRAINING_COLOR } from './report.ts';
+import { html } from './report-html.ts';
 import type { LmSettings } from './train-lm-options.ts';
 
 export interface LmRunSummary {
@@ -16,15 +17,23 @@ export interface LmRunSummary {
   elapsedSeconds: number;
   validation: Evaluation | null;
   metrics: readonly StepMetrics[];
+  /** Whether a token is a byte: curves are then in bits per byte, else in bits per token. */
   bytes: boolean;
+}
+
+/** Text that the model wrote. */
+export interface WrittenSample {
+  prompt: string;
+  text: string;
 }
 
 /** `extra` results come after the held-out ones, for comparison. */
 export function lmReport(
   run: LmRunSummary,
-  extra: { title?: string; results?: ReportData['results']; sample?: ReportData['sample'] } = {},
+  extra: { title?: string; results?: ReportData['results']; sample?: WrittenSample } = {},
 ): ReportData {
   const { settings, config, validation } = run;
+  const { sample } = extra;
   const speed = run.elapsedSeconds > 0 ? run.tokens / run.elapsedSeconds : 0;
   return {
     title: extra.title ?? `Training on ${settings.data.join(', ')}`,
@@ -38,10 +47,24 @@ export function lmReport(
       ['tokens per second', formatCount(speed)],
       ['device', run.device],
     ],
+    sections: [
+      curves([lossCurve(run), ...runCharts(run.metrics)]),
+      ...(sample ? [{ title: 'Sample', body: html`<pre><b>${sample.prompt}</b>${sample.text}</pre>` }] : []),
+    ],
     configuration: { settings, model: { ...config } },
-    metrics: run.metrics,
-    bytes: run.bytes,
-    sample: extra.sample,
+  };
+}
+
+function lossCurve({ metrics, bytes }: LmRunSummary): Chart {
+  const values = metrics.map((entry) => entry.bitsPerToken);
+  const heldOut = metrics.map((entry) => entry.validation?.bitsPerToken ?? null);
+  return {
+    title: `Loss, ${bytes ? 'bits per byte' : 'bits per token'}`,
+    x: metrics.map((entry) => entry.step),
+    lines: [
+      { label: 'training', stroke: TRAINING_COLOR, digits: 3, values },
+      { label: 'held-out', stroke: HELD_OUT_COLOR, digits: 3, values: heldOut, points: true },
+    ],
   };
 }
 

@@ -6,9 +6,11 @@ import { describe, expect, test } from 'vitest';
 import type { StepMetrics } from '../../src/train/metrics.ts';
 import { formatMetrics, parseMetrics } from '../../src/train/metrics.ts';
 import { formatCount, formatDuration, progressLine } from '../../src/train/progress.ts';
-import { type ReportData, renderReport } from '../../src/train/report.ts';
+import { curves, type ReportData, renderReport } from '../../src/train/report.ts';
 import { lossChart, writeReport } from '../../src/train/report-file.node.ts';
+import { html, table } from '../../src/train/report-html.ts';
 import { trainLmProgress } from '../../src/train/train-lm-progress.ts';
+import { type LmRunSummary, lmReport } from '../../src/train/train-lm-report.ts';
 
 const entry = (step: number, more: Partial<StepMetrics> = {}): StepMetrics => ({
   step,
@@ -29,58 +31,95 @@ const metrics = [
   entry(3, { validation: { loss: 1, perplexity: Math.E, bitsPerToken: 1.5, bitsPerByte: null } }),
 ];
 
+const run = {
+  settings: { data: ['book.txt'] },
+  config: { d_model: 64 },
+  parameterCount: 1000,
+  device: 'wasm',
+  step: 3,
+  tokens: 300,
+  elapsedSeconds: 3,
+  validation: null,
+  metrics,
+  bytes: true,
+} as unknown as LmRunSummary;
+
+/** What the page draws. */
+function drawn(page: string) {
+  return JSON.parse(/<script type="application\/json">(.*?)<\/script>/s.exec(page)![1]!);
+}
+
 describe('report', () => {
   const hostile = `</script><script>alert("1")</script> & <b>'`;
   const data: ReportData = {
     title: hostile,
     results: [['held-out', hostile]],
-    configuration: { [hostile]: { [hostile]: hostile, list: [1, hostile], none: null } },
-    metrics,
-    bytes: true,
-    sample: { prompt: hostile, text: hostile },
+    sections: [
+      curves([
+        {
+          title: hostile,
+          x: [1, 2],
+          lines: [{ label: hostile, stroke: '#000', digits: 1, values: [1, null] }],
+        },
+      ]),
+      { title: hostile, body: [hostile, table([hostile], [[hostile, 1]])] },
+      { title: 'safe', body: html`<b title="${hostile}">${hostile}</b>` },
+    ],
+    configuration: { [hostile]: { [hostile]: hostile, list: [1, hostile], none: null, deep: { hostile } } },
   };
 
   test('nothing from outside becomes markup or script', () => {
-    const html = renderReport(data, { script: 'SCRIPT</script>', style: 'STYLE</style>' });
-    expect(html).not.toContain('alert("1")');
-    expect(html.match(/<script/g)).toHaveLength(3);
-    expect(html.match(/<\/script>/g)).toHaveLength(3);
-    expect(html.match(/<\/style>/g)).toHaveLength(2);
-    expect(html).not.toMatch(/<b>'/);
+    const page = renderReport(data, { script: 'SCRIPT</script>', style: 'STYLE</style>' });
+    expect(page).not.toContain('alert("1")');
+    expect(page.match(/<script/g)).toHaveLength(3);
+    expect(page.match(/<\/script>/g)).toHaveLength(3);
+    expect(page.match(/<\/style>/g)).toHaveLength(2);
+    expect(page).not.toMatch(/<b>'/);
+    expect(drawn(page)[0].title).toBe(hostile);
   });
 
   test('the curves are those of the metrics', () => {
-    const html = renderReport(data, { script: '', style: '' });
-    const json = /<script type="application\/json" id="data">(.*?)<\/script>/s.exec(html)![1]!;
-    const [loss, rate] = JSON.parse(json);
+    const [loss, rate] = drawn(renderReport(lmReport(run), { script: '', style: '' }));
     expect(loss.title).toBe('Loss, bits per byte');
-    expect(loss.data).toEqual([[1, 2, 3], metrics.map((m) => m.bitsPerToken), [null, null, 1.5]]);
-    expect(rate.data).toEqual([
-      [1, 2, 3],
-      [1e-3, 1e-3, 1e-3],
-    ]);
+    expect(loss.x).toEqual([1, 2, 3]);
+    expect(loss.lines[0].values).toEqual(metrics.map((m) => m.bitsPerToken));
+    expect(loss.lines[1].values).toEqual([null, null, 1.5]);
+    expect(rate.lines[0].values).toEqual([1e-3, 1e-3, 1e-3]);
+  });
+
+  test('a sample is shown with its prompt apart', () => {
+    const sample = { prompt: 'Call <me>', text: ' Ishmael' };
+    expect(renderReport(lmReport(run, { sample }), { script: '', style: '' })).toContain(
+      '<pre><b>Call &lt;me&gt;</b> Ishmael</pre>',
+    );
   });
 
   test('the file needs no network', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'mamba-report-'));
     const path = join(folder, 'deep', 'report.html');
     await writeReport(path, { ...data, title: 'plain' });
-    const html = await readFile(path, 'utf8');
+    const page = await readFile(path, 'utf8');
     await rm(folder, { recursive: true });
-    expect(html).toContain('uPlot');
-    const scripts = [...html.matchAll(/<script>(.*?)<\/script>/gs)].map((match) => match[1]!);
+    expect(page).toContain('uPlot');
+    const scripts = [...page.matchAll(/<script>(.*?)<\/script>/gs)].map((match) => match[1]!);
     expect(scripts).toHaveLength(2);
     for (const script of scripts) expect(() => new Script(script)).not.toThrow(); // uPlot and our drawing parse
-    expect(html).not.toMatch(/(src|href)\s*=/);
-    expect(html).not.toMatch(/@import|url\(/);
+    expect(page).not.toMatch(/(src|href)\s*=/);
+    expect(page).not.toMatch(/@import|url\(/);
   });
 
   test('a run too short for a curve', () => {
-    expect(renderReport({ ...data, metrics: [entry(1)] }, { script: '', style: '' })).toContain(
-      'nothing to draw',
-    );
+    const page = renderReport(lmReport({ ...run, metrics: [entry(1)] }), { script: '', style: '' });
+    expect(page).toContain('nothing to draw');
     expect(lossChart([entry(1)])).toBe('');
   });
+});
+
+test('the terminal chart of a run that has no bits is in nats', () => {
+  const entries = [3, 2, 1].map((loss, i) => ({ step: i + 1, loss }));
+  const chart = lossChart(entries, { height: 4 });
+  expect(chart).toContain('training loss, nats, up to step 3');
+  expect(chart.trimStart()).toMatch(/^3\.00/);
 });
 
 test('the terminal chart spans the run', () => {
