@@ -1,5 +1,6 @@
 /** Texts as vectors: the hidden states after the final norm, pooled over the tokens of each text. */
 import { ConfigError, ShapeError } from '../base/errors.ts';
+import { turn } from '../base/turn.ts';
 import type { LanguageModel } from '../models/language-model.ts';
 import { matmul } from '../tensor/primitives.ts';
 import { scope } from '../tensor/scope.ts';
@@ -7,7 +8,6 @@ import { noGrad } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { expectList, type Prompt, requireTokenizer } from './batch.ts';
 import { Held, type Pass, passesOf, splitRows } from './prefill.ts';
-import { turn } from './turn.ts';
 
 export type Pooling = 'mean' | 'last';
 

@@ -2,13 +2,14 @@
  * Tokens from a model, for a batch of prompts of any lengths: the prompts are read in pieces, their states forked once per sample, then
  * every step adds a token to each sequence that still runs. Sequences end one by one and leave the batch.
  */
+
+import { turn } from '../base/turn.ts';
 import type { LanguageModel } from '../models/language-model.ts';
 import type { State } from '../models/state.ts';
 import type { TokenLogprob } from './logprobs.ts';
 import { Held, indicesOf, readPrompts, splitRows } from './prefill.ts';
 import { type RowToken, Sequence } from './sequence.ts';
 import { checkPrompts, resolveTokenOptions, type TokenOptions } from './token-options.ts';
-import { turn } from './turn.ts';
 
 export type { FinishReason, RowToken } from './sequence.ts';
 export type { TokenOptions } from './token-options.ts';

@@ -2,6 +2,8 @@
  * Reading prompts: in pieces, a bounded number of tokens per pass, so that memory grows neither with the length nor with the number of
  * prompts. A row is cut at the same places whatever it is batched with; short pieces share a pass with others about as long.
  */
+
+import { turn } from '../base/turn.ts';
 import type { LanguageModel } from '../models/language-model.ts';
 import type { State } from '../models/state.ts';
 import { reshape, slice } from '../tensor/primitives.ts';
@@ -10,7 +12,6 @@ import { noGrad } from '../tensor/tape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { type TokenLogprob, tokenLogprob } from './logprobs.ts';
 import type { TokenSettings } from './token-options.ts';
-import { turn } from './turn.ts';
 
 /** The state in use; replacing it frees the one before. */
 export class Held {
