@@ -8,5 +8,6 @@ export {
   parameter,
   uniformParameter,
 } from './init.ts';
-export { Embedding, GatedMlp, gatedMlpWidth, Linear, Norm } from './layers.ts';
+export { Embedding, GatedMlp, gatedMlpWidth, Linear, Lora, Norm } from './layers.ts';
+export { addLora, type LoraConfig, loraLinears, loraParameters, mergeLora } from './lora.ts';
 export { Module } from './module.ts';

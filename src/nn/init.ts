@@ -2,19 +2,21 @@
 import type { Rng } from '../base/rng.ts';
 import { type Shape, sizeOf } from '../base/shape.ts';
 import { keep } from '../tensor/scope.ts';
-import { Tensor } from '../tensor/tensor.ts';
+import { Tensor, type TensorOptions } from '../tensor/tensor.ts';
 
 /** Makes parameters: from `rng`, or uninitialised and without memory when it is null. */
 export interface Init {
   rng: Rng | null;
   /** Receives the values of the vectors among the parameters: a cheap identity of the weights. */
   samples: Float32Array[];
+  /** The current device when omitted. */
+  device?: TensorOptions['device'];
 }
 
 /** A parameter of the given shape whose elements come from `value(index)`. */
 export function parameter(init: Init, shape: Shape, value: (rng: Rng, index: number) => number): Tensor {
-  const { rng } = init;
-  const tensor = keep(rng ? Tensor.empty(shape) : Tensor.deferred(shape));
+  const { rng, device } = init;
+  const tensor = keep(rng ? Tensor.empty(shape, 'f32', device) : Tensor.deferred(shape, 'f32', device));
   if (rng) {
     const host = Float32Array.from({ length: sizeOf(shape) }, (_, i) => value(rng, i));
     tensor.write(host);

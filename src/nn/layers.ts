@@ -2,31 +2,55 @@
 import { ShapeError } from '../base/errors.ts';
 import { linear, splitLinear } from '../ops/linear.ts';
 import { layerNorm, type NormResult, rmsNorm } from '../ops/norm.ts';
-import { gatherRows, mul, silu } from '../tensor/primitives.ts';
+import { add, gatherRows, mul, silu } from '../tensor/primitives.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { constantParameter, type Init, normalParameter, uniformParameter } from './init.ts';
 import { Module } from './module.ts';
 
-/** y = x W^T + bias; weight (out, in), which may be narrow. */
+/** The low-rank part of a Linear (Hu et al. 2021): scale * B (A x). B starts at zero, so a new one changes nothing. */
+export class Lora extends Module {
+  readonly A: Tensor; // (rank, in)
+  readonly B: Tensor; // (out, rank)
+  readonly scale: number;
+
+  /** A has the bound of PyTorch's kaiming_uniform with a = sqrt(5), as PEFT initialises it. */
+  constructor(init: Init, inputs: number, outputs: number, options: { rank: number; scale: number }) {
+    super();
+    this.A = uniformParameter(init, [options.rank, inputs], 1 / Math.sqrt(inputs));
+    this.B = constantParameter(init, [outputs, options.rank], 0);
+    this.scale = options.scale;
+  }
+
+  /** x (..., in) -> parts of the given sizes, (..., size) each. */
+  split(x: Tensor, sizes: readonly number[]): Tensor[] {
+    return splitLinear(mul(linear(x, this.A), this.scale), this.B, sizes);
+  }
+}
+
+/** y = x W^T + bias; weight (out, in), which may be narrow. With `lora` its output is added; lora.ts puts it there. */
 export class Linear extends Module {
   readonly weight: Tensor;
   readonly bias: Tensor | null;
+  lora: Lora | null;
 
   /** `scale` multiplies the default bound 1 / sqrt(inputs). Biases start at zero (as the official models re-initialise them). */
   constructor(init: Init, inputs: number, outputs: number, options: { bias?: boolean; scale?: number } = {}) {
     super();
     this.weight = uniformParameter(init, [outputs, inputs], (options.scale ?? 1) / Math.sqrt(inputs));
     this.bias = options.bias ? constantParameter(init, [outputs], 0) : null;
+    this.lora = null;
   }
 
   /** x (..., in) -> (..., out). */
   forward(x: Tensor): Tensor {
-    return linear(x, this.weight, this.bias);
+    return this.split(x, [this.weight.shape[0]!])[0]!;
   }
 
   /** The output in parts of the given sizes, each contiguous. */
   split(x: Tensor, sizes: readonly number[]): Tensor[] {
-    return splitLinear(x, this.weight, sizes, this.bias);
+    const parts = splitLinear(x, this.weight, sizes, this.bias);
+    if (!this.lora) return parts;
+    return this.lora.split(x, sizes).map((low, i) => add(parts[i]!, low));
   }
 }
 

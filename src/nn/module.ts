@@ -23,6 +23,20 @@ export abstract class Module implements TensorOwner {
     }
   }
 
+  /** Every module below this one with its path, in field order, each before those inside it. */
+  *namedModules(prefix = ''): Generator<[string, Module]> {
+    for (const [field, value] of Object.entries(this) as [string, unknown][]) {
+      const items: [string, unknown][] = Array.isArray(value)
+        ? value.map((item, i) => [`${field}.${i}`, item])
+        : [[field, value]];
+      for (const [name, item] of items) {
+        if (!(item instanceof Module)) continue;
+        yield [`${prefix}${name}`, item];
+        yield* item.namedModules(`${prefix}${name}.`);
+      }
+    }
+  }
+
   parameters(): Tensor[] {
     return [...this.namedParameters()].map(([, tensor]) => tensor);
   }
