@@ -31,7 +31,7 @@ export interface NamedTensor {
 
 export interface CheckpointContent extends HuggingFaceOptions {
   config: ModelConfig;
-  /** Exactly the tensors of `expectedTensors(config)`. `weights` chooses their stored type, default F32. */
+  /** Exactly the tensors of `expectedTensors(config, head)`. `weights` chooses their stored type, default F32. */
   tensors: Iterable<NamedTensor>;
   /** The tokenizer's files by name, from TOKENIZER_FILES. */
   tokenizer?: Readonly<Record<string, string>>;
@@ -43,7 +43,7 @@ export interface CheckpointContent extends HuggingFaceOptions {
 
 /** Writes or replaces the checkpoint in `folder`; other files there stay. On failure the previous one is intact. */
 export async function saveCheckpoint(folder: string, content: CheckpointContent): Promise<void> {
-  const { config, weights = 'F32', tokenizer = {}, optimizer, trainer } = content;
+  const { config, head, weights = 'F32', tokenizer = {}, optimizer, trainer } = content;
   const unknown = Object.keys(tokenizer).filter(
     (name) => !(TOKENIZER_FILES as readonly string[]).includes(name),
   );
@@ -53,7 +53,11 @@ export async function saveCheckpoint(folder: string, content: CheckpointContent)
     );
   }
   const tensors = [...content.tensors];
-  checkTensors(expectedTensors(config), new Map(tensors.map(({ name, shape }) => [name, shape])), folder);
+  checkTensors(
+    expectedTensors(config, head),
+    new Map(tensors.map(({ name, shape }) => [name, shape])),
+    folder,
+  );
   const entries = (list: Iterable<NamedTensor>, dtype: TensorEntry['dtype']): TensorEntry[] =>
     [...list].map((tensor) => ({ dtype, ...tensor }));
 

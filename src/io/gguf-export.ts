@@ -11,7 +11,7 @@ import { toGgufName } from './gguf-names.ts';
 import { vocabularyFields } from './gguf-vocabulary.ts';
 import type { GgufEntry, GgufField } from './gguf-write.ts';
 import { keptType } from './kept-types.ts';
-import { expectedTensors } from './pretrained.ts';
+import { expectedTensors, outputName } from './pretrained.ts';
 import { convertPiece, type StoredWeight, type WeightPiece } from './weight-pieces.ts';
 
 export type GgufWeights = 'f32' | 'bf16' | 'f16' | 'q8_0' | 'q4_0';
@@ -90,7 +90,7 @@ function entriesOf(source: GgufSource, weights: GgufWeights): GgufEntry[] {
     const isConv = ours.endsWith('.conv1d.weight');
     const shape: Shape = isConv ? [full[0]!, full[2]!] : full;
     const weight = source.weight(ours);
-    const dtype = keptType(ours, full, weight.dtype, DTYPES[weights], config);
+    const dtype = keptType(ours, full, weight.dtype, DTYPES[weights], outputName(config));
     const bytes = () => bytesOf(ours.endsWith('.A_log') ? negativeExp(weight) : weight, dtype, ours);
     entries.push({ name: toGgufName(ours)!, dtype, shape, bytes });
     if (isConv && !config.conv_bias) {

@@ -4,77 +4,32 @@
  * problems in one ConfigError. What Hugging Face has no key for stands under `mamba_ts`.
  */
 import { ConfigError, FormatError, UnsupportedError } from '../base/errors.ts';
+import type { ClassifierHead } from '../models/classifier-config.ts';
 import { type ModelConfig, type ModelConfigInput, paddedVocabSize, resolveConfig } from '../models/config.ts';
-import { isObject, type Json, type JsonObject, kindOf } from './json.ts';
+import { headFromJson, headToJson } from './classifier-config.ts';
+import type { Json, JsonObject } from './json.ts';
+import { Fields } from './json-fields.ts';
 import { listProblems } from './problems.ts';
 
-/** Models that Hugging Face's `mamba` cannot compute carry this type, so that transformers refuses them. */
+/** Models that Hugging Face's `mamba` cannot compute carry this type, so that transformers refuses them: classifiers too. */
 const OWN_TYPE = 'mamba_ts';
 const FALCON_TYPE = 'falcon_mamba';
 /** What transformers takes for a Falcon-Mamba without the field. */
 const FALCON_EPS = 1e-6;
 
-type Kind = 'number' | 'boolean' | 'string';
-type KindOf<K extends Kind> = K extends 'number' ? number : K extends 'boolean' ? boolean : string;
+export interface ModelDescription {
+  config: ModelConfig;
+  /** Null for a language model; of a classifier, `config` is its backbone's. */
+  head: ClassifierHead | null;
+}
 
-/** Takes fields out of a JSON object and collects what is wrong with them. */
-class Fields {
-  readonly problems: string[] = [];
-  readonly #json: JsonObject;
-  readonly #prefix: string;
-
-  constructor(json: JsonObject, prefix = '') {
-    this.#json = json;
-    this.#prefix = prefix;
-  }
-
-  has(key: string): boolean {
-    return this.#json[key] !== undefined && this.#json[key] !== null;
-  }
-
-  /** undefined if absent or wrong. */
-  optional<K extends Kind>(key: string, kind: K): KindOf<K> | undefined {
-    const value = this.#json[key];
-    if (value === undefined || value === null) return undefined;
-    if (typeof value === kind) return value as KindOf<K>;
-    this.problems.push(`${this.#prefix}${key} must be a ${kind}, got ${JSON.stringify(value)}`);
-    return undefined;
-  }
-
-  required<K extends Kind>(key: string, kind: K): KindOf<K> | undefined {
-    if (!this.has(key)) this.problems.push(`${this.#prefix}${key} is missing`);
-    return this.optional(key, kind);
-  }
-
-  /** A rank may be the word `auto`. */
-  rank(key: string): number | 'auto' | undefined {
-    return this.#json[key] === 'auto' ? 'auto' : this.optional(key, 'number');
-  }
-
-  object(key: string): JsonObject {
-    const value = this.#json[key];
-    if (value === undefined || value === null) return {};
-    if (isObject(value)) return value;
-    this.problems.push(`${this.#prefix}${key} must be an object, got ${kindOf(value)}`);
-    return {};
-  }
-
-  unknown(known: readonly string[]): void {
-    for (const key of Object.keys(this.#json)) {
-      if (!known.includes(key)) this.problems.push(`${this.#prefix}${key} is not a known field`);
-    }
-  }
-
-  same(a: string, b: string): void {
-    const [x, y] = [this.#json[a], this.#json[b]];
-    if (x !== undefined && y !== undefined && x !== y) {
-      this.problems.push(`${a} ${JSON.stringify(x)} contradicts ${b} ${JSON.stringify(y)}`);
-    }
-  }
+/** The configuration alone: of a language model, or of a classifier's backbone. */
+export function configFromJson(json: JsonObject, name = 'config.json'): ModelConfig {
+  return modelFromJson(json, name).config;
 }
 
 /** Reads a parsed config.json; `name` is the file for messages. */
-export function configFromJson(json: JsonObject, name = 'config.json'): ModelConfig {
+export function modelFromJson(json: JsonObject, name = 'config.json'): ModelDescription {
   const type = json.model_type;
   if (type === 'mamba' || type === FALCON_TYPE || type === OWN_TYPE) return fromHuggingFace(json, name);
   if (type !== undefined) {
@@ -82,7 +37,8 @@ export function configFromJson(json: JsonObject, name = 'config.json'): ModelCon
       `configFromJson: expected model_type mamba or falcon_mamba in ${name}, got ${JSON.stringify(type)}. Only Mamba-1 models can be loaded.`,
     );
   }
-  if (json.d_model !== undefined || json.ssm_cfg !== undefined) return fromOriginal(json, name);
+  if (json.d_model !== undefined || json.ssm_cfg !== undefined)
+    return { config: fromOriginal(json, name), head: null };
   throw new ConfigError(
     `configFromJson: expected model_type "mamba" or the fields d_model, n_layer, vocab_size in ${name}, got neither. Is it the config.json of a model?`,
   );
@@ -94,14 +50,22 @@ function refuse(name: string, field: string, value: Json | undefined, remedy: st
   );
 }
 
-function fromHuggingFace(json: JsonObject, name: string): ModelConfig {
+function fromHuggingFace(json: JsonObject, name: string): ModelDescription {
   if (json.hidden_act !== undefined && json.hidden_act !== 'silu' && json.hidden_act !== 'swish') {
     refuse(name, 'hidden_act silu', json.hidden_act, 'Other activations are not part of Mamba.');
   }
   const fields = new Fields(json);
-  const own = new Fields(fields.object(OWN_TYPE), `${OWN_TYPE}.`);
+  const ownJson = fields.object(OWN_TYPE);
+  const own = new Fields(ownJson, `${OWN_TYPE}.`);
   if (json.model_type === OWN_TYPE && !fields.has(OWN_TYPE)) fields.problems.push(`${OWN_TYPE} is missing`);
-  own.unknown(['vocab_size', 'pad_vocab_size_multiple', 'rms_norm', 'd_intermediate', 'mixer_rms_eps']);
+  own.unknown([
+    'vocab_size',
+    'pad_vocab_size_multiple',
+    'rms_norm',
+    'd_intermediate',
+    'mixer_rms_eps',
+    'classifier',
+  ]);
 
   // Checkpoints converted from the original layout keep its keys beside the new ones.
   fields.same('hidden_size', 'd_model');
@@ -141,14 +105,15 @@ function fromHuggingFace(json: JsonObject, name: string): ModelConfig {
     d_intermediate: own.optional('d_intermediate', 'number'),
     tie_embeddings: fields.optional('tie_word_embeddings', 'boolean'), // absent means true
   };
-  const problems = [...fields.problems, ...own.problems];
+  const { head, problems: headProblems } = headFromJson(json, ownJson);
+  const problems = [...fields.problems, ...own.problems, ...headProblems];
   const { vocab_size: real, pad_vocab_size_multiple: multiple } = input;
   if (real !== undefined && rows !== undefined && Math.ceil(real / multiple) * multiple !== rows) {
     problems.push(
       `vocab_size ${rows} contradicts ${OWN_TYPE}.vocab_size ${real} padded to a multiple of ${multiple}`,
     );
   }
-  return resolve(input, problems, name);
+  return { config: resolve(input, problems, name), head };
 }
 
 const ORIGINAL_SSM = [
@@ -227,16 +192,19 @@ export interface HuggingFaceOptions {
   eosId?: number | null;
   /** Element type of the stored weights. */
   weights?: 'F32' | 'BF16' | 'F16';
+  /** Of a classifier, whose backbone the configuration is; default null, a language model. */
+  head?: ClassifierHead | null;
 }
 
 const TORCH_DTYPES = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' } as const;
 
 /**
  * The Hugging Face config.json of a model, `falcon_mamba` if it has `mixer_rms_eps`. transformers loads it unless the model has
- * LayerNorm or MLP sublayers, which it does not know: such a model gets the model_type `mamba_ts`.
+ * LayerNorm or MLP sublayers, or is a classifier, which it does not know: such a model gets the model_type `mamba_ts`.
  */
 export function toHuggingFaceConfig(config: ModelConfig, options: HuggingFaceOptions = {}): JsonObject {
-  const standard = config.rms_norm && config.d_intermediate === 0;
+  const head = options.head ? headToJson(options.head) : null;
+  const standard = config.rms_norm && config.d_intermediate === 0 && head === null;
   const eps = config.mixer_rms_eps;
   const falcon = eps !== null;
   const eos = options.eosId ?? null;
@@ -270,12 +238,14 @@ export function toHuggingFaceConfig(config: ModelConfig, options: HuggingFaceOpt
     eos_token_id: eos,
     pad_token_id: eos,
     torch_dtype: TORCH_DTYPES[options.weights ?? 'F32'],
+    ...head?.fields,
     [OWN_TYPE]: {
       vocab_size: config.vocab_size,
       pad_vocab_size_multiple: config.pad_vocab_size_multiple,
       rms_norm: config.rms_norm,
       d_intermediate: config.d_intermediate,
       ...(falcon ? { mixer_rms_eps: eps } : {}),
+      ...head?.own,
     },
   };
 }

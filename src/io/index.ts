@@ -7,6 +7,8 @@ export { type GgufModel, openGgufModel } from './gguf-model.ts';
 export {
   configFromJson,
   type HuggingFaceOptions,
+  type ModelDescription,
+  modelFromJson,
   toHuggingFaceConfig,
   toOriginalConfig,
 } from './hf-config.ts';

@@ -7,6 +7,9 @@ import type { Shape } from '../base/shape.ts';
 import { type ModelConfig, resolveConfig } from '../models/config.ts';
 import { EMBEDDINGS, LM_HEAD } from './pretrained.ts';
 
+/** Tensors that no language model has. */
+const CLASSIFIER = /^(score|classifier|backbone_reverse)\.|\.lora\.[AB]$/;
+
 /**
  * `found`: shapes under our names; `isShared`: the head is the embedding's tensor under a second name. Throws FormatError naming the
  * tensors that a configuration needs and that are not there.
@@ -16,6 +19,12 @@ export function inferConfig(
   file: string,
   isShared: boolean,
 ): { config: ModelConfig; note: string } {
+  const ofClassifier = [...found.keys()].find((name) => CLASSIFIER.test(name));
+  if (ofClassifier !== undefined) {
+    throw new FormatError(
+      `openPretrained: expected config.json beside ${file}, which ${ofClassifier} makes a classifier: its labels and its pooling are told nowhere else. Put its config.json there.`,
+    );
+  }
   const problems: string[] = [];
   const layer = 'backbone.layers.0';
   const need = (name: string, rank: number): Shape => {

@@ -2,27 +2,27 @@
 import { LAYOUTS } from '../base/dtype.ts';
 import type { Shape } from '../base/shape.ts';
 import type { WeightDType } from '../base/weight-types.ts';
-import type { ModelConfig } from '../models/config.ts';
-import { EMBEDDINGS, LM_HEAD } from './pretrained.ts';
 
-/** The convolution, A_log, D, norms and biases stay float32: they are small, and the recurrence amplifies their errors. */
+/**
+ * The convolution, A_log, D, norms and biases stay float32: they are small, and the recurrence amplifies their errors. So does what
+ * a classifier adds: `score` is tiny and decides, LoRA's A and B are there to be trained or merged.
+ */
 const MATRIX = /(^lm_head|\.(embeddings|in_proj|x_proj|dt_proj|out_proj|fc1|fc2))\.weight$/;
 
 /**
  * The type of a tensor that is stored as `stored` when `weights` is asked for; undefined means as it is stored. What is stored in the
- * wanted type stays as it is. Otherwise the head (the tied embedding, or lm_head) keeps eight bits in a model of four, because
- * it decides every token, and rows that are not whole blocks are f16.
+ * wanted type stays as it is. Otherwise `outputName` (the tied embedding, or lm_head; null in a classifier, whose embedding is only
+ * read from) keeps eight bits in a model of four, because it decides every token, and rows that are not whole blocks are f16.
  */
 export function keptType(
   name: string,
   shape: Shape,
   stored: WeightDType,
   weights: WeightDType | undefined,
-  config: ModelConfig,
+  outputName: string | null,
 ): WeightDType {
   if (!MATRIX.test(name)) return 'f32';
   if (weights === undefined || weights === stored) return stored;
-  const isHead = name === (config.tie_embeddings ? EMBEDDINGS : LM_HEAD);
-  const wanted = weights === 'q4' && isHead ? 'q8' : weights;
+  const wanted = weights === 'q4' && name === outputName ? 'q8' : weights;
   return shape.at(-1)! % LAYOUTS[wanted].block === 0 ? wanted : 'f16';
 }

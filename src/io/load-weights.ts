@@ -2,18 +2,22 @@
 import { FormatError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
 import type { WeightDType } from '../base/weight-types.ts';
+import type { ClassifierHead } from '../models/classifier-config.ts';
 import type { ModelConfig } from '../models/config.ts';
 import type { Module } from '../nn/module.ts';
 import { keep } from '../tensor/scope.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { keptType } from './kept-types.ts';
 import { addNonFinite, countNonFinite, describeNonFinite, type NonFinite } from './non-finite.ts';
+import { outputName } from './pretrained.ts';
 import { convertPiece, type StoredWeight } from './weight-pieces.ts';
 
 /** What loading needs of a model on disk; a Pretrained is one. */
 export interface WeightFiles {
   readonly path: string;
   readonly config: ModelConfig;
+  /** Null or absent for a language model. */
+  readonly head?: ClassifierHead | null;
   readonly tensors: ReadonlyMap<string, Shape>;
   weight(name: string): StoredWeight;
 }
@@ -24,9 +28,10 @@ export interface WeightFiles {
  */
 export async function loadWeights(model: Module, files: WeightFiles, weights?: WeightDType): Promise<void> {
   const reports: NonFinite[] = [];
+  const output = outputName(files.config, files.head);
   for (const [name, parameter] of [...model.namedParameters()]) {
     const weight = files.weight(name);
-    const dtype = keptType(name, parameter.shape, weight.dtype, weights, files.config);
+    const dtype = keptType(name, parameter.shape, weight.dtype, weights, output);
     const tensor = dtype === parameter.dtype ? parameter : replace(model, name, parameter, dtype);
     let report: NonFinite | null = null;
     for await (const piece of weight.pieces()) {

@@ -7,11 +7,12 @@ import { basename, dirname, join } from 'node:path';
 import { FormatError, UnsupportedError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
 import { toFloats } from '../base/weight-types.ts';
+import type { ClassifierHead } from '../models/classifier-config.ts';
 import type { ModelConfig } from '../models/config.ts';
 import { expectPath, FileError, fileSource, isPresent, readJson, readTextIfPresent } from './file.ts';
 import { openFolderSet } from './folder.node.ts';
 import { openGgufModel } from './gguf-model.ts';
-import { configFromJson, toHuggingFaceConfig } from './hf-config.ts';
+import { modelFromJson, toHuggingFaceConfig } from './hf-config.ts';
 import { inferConfig } from './infer-config.ts';
 import type { JsonObject } from './json.ts';
 import { knownTokenizer, type LocateOptions, locateModel, locateTokenizer } from './locate.node.ts';
@@ -30,6 +31,8 @@ export interface Pretrained {
   /** The weights file or index. */
   readonly path: string;
   readonly config: ModelConfig;
+  /** Of a classifier, whose backbone `config` is; null for a language model. */
+  readonly head: ClassifierHead | null;
   /** config.json as it stands, for fields outside the model (eos_token_id). */
   readonly configJson: JsonObject;
   /** Our names, in the order of the forward pass, with shapes as in `expectedTensors`. */
@@ -115,7 +118,7 @@ async function findGguf(folder: string): Promise<string | null> {
 
 /** A tokenizer beside the file steps in where the one inside cannot be used. */
 async function openGgufFile(path: string): Promise<Pretrained> {
-  const model = await openGgufModel(await fileSource(path));
+  const model = { ...(await openGgufModel(await fileSource(path))), head: null };
   if (hasTokenizer(model.tokenizer)) return model;
   try {
     const beside = await readTokenizer(dirname(path));
@@ -141,7 +144,7 @@ async function readTokenizer(folder: string): Promise<Record<string, string>> {
 export async function openModel(folder: string, weights: string | null): Promise<Pretrained> {
   const configPath = join(folder, CONFIG_FILE);
   const configJson = (await isPresent(configPath)) ? await readJson(configPath) : null;
-  const given = configJson && configFromJson(configJson, configPath);
+  const given = configJson && modelFromJson(configJson, configPath);
   const tokenizer = await readTokenizer(folder);
   const path = join(folder, weights ?? (await findWeights(folder)));
   const file = await openTensorFile(path);
@@ -150,19 +153,22 @@ export async function openModel(folder: string, weights: string | null): Promise
     const found = new Map([...names].map(([ours, theirs]) => [ours, file.tensors.get(theirs)!.shape]));
     const stored = (name: string) => file.tensors.get(names.get(name) ?? name);
     const isShared = names.has(LM_HEAD) && stored(LM_HEAD) === stored(EMBEDDINGS);
-    const { config, note } = given ? { config: given, note: null } : inferConfig(found, path, isShared);
+    const { config, head, note } = given
+      ? { ...given, note: null }
+      : { ...inferConfig(found, path, isShared), head: null };
     if (config.n_layer > found.size) {
       throw new FormatError(
         `openPretrained: expected weights for ${config.n_layer} layers, got ${found.size} tensors in ${path}. Do config.json and the weights belong together?`,
       );
     }
-    const expected = expectedTensors(config);
+    const expected = expectedTensors(config, head);
     checkTensors(expected, found, path);
     const weight = (name: string): StoredWeight => file.weight(names.get(name) ?? name);
     if (config.tie_embeddings && names.has(LM_HEAD) && !isShared) await checkTied(weight, path);
     return {
       path,
       config,
+      head,
       configJson: configJson ?? toHuggingFaceConfig(config),
       tensors: expected,
       metadata: file.metadata,

@@ -4,12 +4,14 @@
  */
 import { FormatError } from '../base/errors.ts';
 import { type Shape, sameShape, showShape, sizeOf } from '../base/shape.ts';
+import type { ClassifierHead } from '../models/classifier-config.ts';
 import { type ModelConfig, paddedVocabSize } from '../models/config.ts';
 import { gatedMlpWidth } from '../nn/layers.ts';
 import { listProblems } from './problems.ts';
 
 export const EMBEDDINGS = 'backbone.embeddings.weight';
 export const LM_HEAD = 'lm_head.weight';
+const SCORE = 'score.weight';
 
 /**
  * Our name of a tensor: `model.` in front goes (Codestral), `backbone.` comes where a bare backbone was saved, and the
@@ -37,41 +39,68 @@ export function normaliseNames(names: Iterable<string>, file: string): Map<strin
   );
 }
 
-/** Every tensor of a model with its shape, in the order of the forward pass. */
-export function expectedTensors(config: ModelConfig): Map<string, Shape> {
-  const { d_model: d, d_inner: e, d_state: n, dt_rank: r, d_conv: k } = config;
-  const rows = paddedVocabSize(config);
+/** The matrix that predicts tokens; a classifier has none. */
+export function outputName(config: ModelConfig, head: ClassifierHead | null = null): string | null {
+  if (head) return null;
+  return config.tie_embeddings ? EMBEDDINGS : LM_HEAD;
+}
+
+/** Every tensor of a model with its shape, in the order of the forward pass: of a language model, or with `head` of a classifier. */
+export function expectedTensors(config: ModelConfig, head: ClassifierHead | null = null): Map<string, Shape> {
+  const { d_model: d } = config;
   const tensors = new Map<string, Shape>();
+  addBackbone(tensors, 'backbone', config, head);
+  if (!head) {
+    if (!config.tie_embeddings) tensors.set(LM_HEAD, [paddedVocabSize(config), d]);
+    return tensors;
+  }
+  if (head.bidirectional) addBackbone(tensors, 'backbone_reverse', config, head);
+  tensors.set(SCORE, [head.labels.length, head.bidirectional ? 2 * d : d]);
+  tensors.set('score.bias', [head.labels.length]);
+  return tensors;
+}
+
+function addBackbone(
+  tensors: Map<string, Shape>,
+  path: string,
+  config: ModelConfig,
+  head: ClassifierHead | null,
+): void {
+  const { d_model: d, d_inner: e, d_state: n, dt_rank: r, d_conv: k, bias } = config;
   const norm = (name: string): void => {
     tensors.set(`${name}.weight`, [d]);
     if (!config.rms_norm) tensors.set(`${name}.bias`, [d]);
   };
-  tensors.set(EMBEDDINGS, [rows, d]);
+  const linear = (owner: string, name: string, [outputs, inputs]: [number, number], bias = false): void => {
+    const lora = head?.lora;
+    tensors.set(`${owner}.${name}.weight`, [outputs, inputs]);
+    if (bias) tensors.set(`${owner}.${name}.bias`, [outputs]);
+    if (!lora?.targets.includes(name)) return;
+    tensors.set(`${owner}.${name}.lora.A`, [lora.rank, inputs]);
+    tensors.set(`${owner}.${name}.lora.B`, [outputs, lora.rank]);
+  };
+  tensors.set(`${path}.embeddings.weight`, [paddedVocabSize(config), d]);
   for (let layer = 0; layer < config.n_layer; layer++) {
-    const block = `backbone.layers.${layer}`;
+    const block = `${path}.layers.${layer}`;
     norm(`${block}.norm`);
     const mixer = `${block}.mixer`;
-    tensors.set(`${mixer}.in_proj.weight`, [2 * e, d]);
-    if (config.bias) tensors.set(`${mixer}.in_proj.bias`, [2 * e]);
+    linear(mixer, 'in_proj', [2 * e, d], bias);
     tensors.set(`${mixer}.conv1d.weight`, [e, 1, k]);
     if (config.conv_bias) tensors.set(`${mixer}.conv1d.bias`, [e]);
-    tensors.set(`${mixer}.x_proj.weight`, [r + 2 * n, e]);
+    linear(mixer, 'x_proj', [r + 2 * n, e]);
     tensors.set(`${mixer}.dt_proj.weight`, [e, r]);
     tensors.set(`${mixer}.dt_proj.bias`, [e]);
     tensors.set(`${mixer}.A_log`, [e, n]);
     tensors.set(`${mixer}.D`, [e]);
-    tensors.set(`${mixer}.out_proj.weight`, [d, e]);
-    if (config.bias) tensors.set(`${mixer}.out_proj.bias`, [d]);
+    linear(mixer, 'out_proj', [d, e], bias);
     if (config.d_intermediate > 0) {
       const f = gatedMlpWidth(config.d_intermediate);
       norm(`${block}.norm2`);
-      tensors.set(`${block}.mlp.fc1.weight`, [2 * f, d]);
-      tensors.set(`${block}.mlp.fc2.weight`, [d, f]);
+      linear(`${block}.mlp`, 'fc1', [2 * f, d]);
+      linear(`${block}.mlp`, 'fc2', [d, f]);
     }
   }
-  norm('backbone.norm_f');
-  if (!config.tie_embeddings) tensors.set(LM_HEAD, [rows, d]);
-  return tensors;
+  norm(`${path}.norm_f`);
 }
 
 /**
@@ -89,7 +118,7 @@ export function checkTensors(
     if (got === undefined) problems.push(`${name} ${showShape(shape)} is missing`);
     else if (!fits(name, shape, got)) problems.push(`${name} is ${showShape(got)}, not ${showShape(shape)}`);
   }
-  const tiedHead = expected.get(EMBEDDINGS);
+  const tiedHead = expected.has(SCORE) ? undefined : expected.get(EMBEDDINGS);
   for (const [name, shape] of found) {
     if (expected.has(name)) continue;
     if (name !== LM_HEAD || !tiedHead) problems.push(`${name} ${showShape(shape)} is unknown`);
