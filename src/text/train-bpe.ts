@@ -16,6 +16,8 @@ export interface TrainBpeOptions {
   vocabSize: number;
   /** Get the ids from 0 on; the first one is the end-of-text token. Default: `['<|endoftext|>']`. */
   specialTokens?: readonly string[];
+  /** Learns and encodes everything in lower case, as small classifiers want it. Default false. */
+  lowercase?: boolean;
 }
 
 export interface TrainedBpe {
@@ -35,9 +37,9 @@ export interface TrainedBpe {
  * Throws ConfigError for a vocabulary below 256 + special tokens, repeated or empty special tokens, and empty text.
  */
 export function trainBpe(texts: Iterable<string>, options: TrainBpeOptions): TrainedBpe {
-  const specialTokens = options.specialTokens ?? ['<|endoftext|>'];
+  const { specialTokens = ['<|endoftext|>'], lowercase = false } = options;
   checkOptions(options.vocabSize, specialTokens);
-  const counts = countWords(texts, specialTokens);
+  const counts = countWords(texts, specialTokens, lowercase);
   const encoder = new TextEncoder();
   const words = [...counts].map(([word, count]) => ({ bytes: encoder.encode(word), count }));
   const merges = learnMerges(words, options.vocabSize - 256 - specialTokens.length);
@@ -51,7 +53,7 @@ export function trainBpe(texts: Iterable<string>, options: TrainBpeOptions): Tra
   const vocab = Object.fromEntries([...specialTokens, ...strings].map((token, id) => [token, id]));
   return {
     vocabSize: specialTokens.length + strings.length,
-    tokenizerJson: tokenizerJsonOf(vocab, mergeLines, specialTokens),
+    tokenizerJson: tokenizerJsonOf(vocab, mergeLines, specialTokens, lowercase),
     tokenizerConfig: {
       tokenizer_class: 'PreTrainedTokenizerFast',
       clean_up_tokenization_spaces: false,
@@ -80,13 +82,18 @@ function checkOptions(vocabSize: number, specialTokens: readonly string[]): void
   }
 }
 
-function countWords(texts: Iterable<string>, specialTokens: readonly string[]): Map<string, number> {
+function countWords(
+  texts: Iterable<string>,
+  specialTokens: readonly string[],
+  lowercase: boolean,
+): Map<string, number> {
   const counts = new Map<string, number>();
   const cut = anyOf(specialTokens);
   for (const text of texts) {
     for (const part of cut === null ? [text] : text.split(cut)) {
       if (specialTokens.includes(part)) continue;
-      for (const [word] of part.matchAll(WORD_PATTERN)) counts.set(word, (counts.get(word) ?? 0) + 1);
+      const words = lowercase ? part.toLowerCase() : part;
+      for (const [word] of words.matchAll(WORD_PATTERN)) counts.set(word, (counts.get(word) ?? 0) + 1);
     }
   }
   if (counts.size > 0) return counts;
@@ -99,6 +106,7 @@ function tokenizerJsonOf(
   vocab: Record<string, number>,
   merges: string[],
   specialTokens: readonly string[],
+  lowercase: boolean,
 ): JsonObject {
   const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true };
   return {
@@ -114,7 +122,7 @@ function tokenizerJsonOf(
       normalized: false,
       special: true,
     })),
-    normalizer: null,
+    normalizer: lowercase ? { type: 'Lowercase' } : null,
     pre_tokenizer: byteLevel,
     post_processor: null,
     decoder: byteLevel,

@@ -120,9 +120,9 @@ async function beginsDocument(tokens: TokenData, position: number): Promise<bool
 /** The two methods every stream has, around a list of numbers. */
 export function positionOf(
   kind: string,
-  { tokens, batch, length }: BatchOptions,
+  { tokens, batch, length }: Omit<BatchOptions, 'tokens'> & { tokens: Pick<TokenData, 'fingerprint'> },
   own: { save(): number[]; load(position: number[]): void },
-): Pick<BatchStream, 'state' | 'restore'> {
+): Pick<BatchStream<unknown>, 'state' | 'restore'> {
   const identity = { kind, data: tokens.fingerprint, batch, length };
   return {
     state: () => ({ ...identity, position: [...own.save()] }),

@@ -29,8 +29,18 @@ export interface LoopPosition {
   data: BatchPosition;
   /** What has gathered since the last report. */
   interval: { loss: number; steps: number; tokens: number; seconds: number };
+  /** The best evaluation so far; null without `best` and before the first one. */
+  best: BestSoFar | null;
   /** The carried state; null without `carryState` and before the first step. It belongs to the loop. */
   state: State | null;
+}
+
+export interface BestSoFar {
+  /** After how many steps. */
+  step: number;
+  rank: number[];
+  /** Evaluations since, none of them better. */
+  without: number;
 }
 
 export type TrainEvent<F extends Figures = LmFigures, S extends Figures = LmScores> =
@@ -57,6 +67,15 @@ export interface TrainOptions<B, E, F extends Figures, S extends Figures> {
   /** Steps between evaluations, default never; there is always one at the end. */
   evaluateEvery?: number | null;
   evaluate?: () => Promise<E>;
+  /** Keeps the weights of the best evaluation, and stops when there has been no better one for long. */
+  best?: {
+    /** Larger is better; on ties the next number decides. */
+    rank(evaluation: E): number[];
+    /** Called with the weights of the best evaluation so far in the model. */
+    keep(): Promise<void>;
+    /** Stops after so many evaluations without a better one; null never. */
+    patience: number | null;
+  };
   /** Steps between saves, default never; there is always one at the end and after `signal`. */
   saveEvery?: number | null;
   save?: (position: LoopPosition) => Promise<void>;
@@ -72,7 +91,8 @@ export interface TrainOptions<B, E, F extends Figures, S extends Figures> {
 }
 
 export interface TrainResult<E> {
-  stopped: 'finished' | 'interrupted';
+  /** `early`: `best.patience` was at its end before the budget. */
+  stopped: 'finished' | 'early' | 'interrupted';
   step: number;
   tokens: number;
   elapsedSeconds: number;
@@ -102,7 +122,7 @@ export async function train<B, E, F extends Figures, S extends Figures>(
     await onProgress?.({ kind: 'saved', step: at.step });
   };
   try {
-    while (progressOf(options.budget, at) < 1 && !signal?.aborted) {
+    while (!isOver(options, at) && !signal?.aborted) {
       const begun = now();
       const micro: B[] = [];
       for (let i = 0; i < accumulate; i++) micro.push(await batches.next());
@@ -128,6 +148,7 @@ export async function train<B, E, F extends Figures, S extends Figures>(
       await onProgress?.({ kind: 'step', step, tokens: at.tokens, loss: out.loss, progress, elapsedSeconds });
       const last = progress >= 1;
       validation = evaluate && (last || isDue(evaluateEvery, step)) ? await evaluate() : null;
+      if (validation) await compare(options, at, validation);
       if (last || validation || isDue(logEvery, step)) {
         const metrics = report(at, lr, out.gradNorm, task, validation);
         await onProgress?.({ kind: 'metrics', metrics });
@@ -135,9 +156,10 @@ export async function train<B, E, F extends Figures, S extends Figures>(
       if (isDue(saveEvery, step)) await store();
       await breathe();
     }
-    if (evaluate && !validation && progressOf(options.budget, at) >= 1) validation = await evaluate();
+    if (evaluate && !validation && isOver(options, at)) validation = await evaluate();
     await store();
-    const stopped = progressOf(options.budget, at) < 1 ? 'interrupted' : 'finished';
+    const stopped =
+      progressOf(options.budget, at) >= 1 ? 'finished' : isOver(options, at) ? 'early' : 'interrupted';
     const { step, tokens, elapsedSeconds } = at;
     return { stopped, step, tokens, elapsedSeconds, validation };
   } finally {
@@ -153,11 +175,15 @@ export function startPosition<B>(batches: BatchStream<B>): LoopPosition {
     elapsedSeconds: 0,
     data: batches.state(),
     interval: { loss: 0, steps: 0, tokens: 0, seconds: 0 },
+    best: null,
     state: null,
   };
 }
 
-type AnyOptions = Omit<TrainOptions<never, unknown, Figures, Figures>, 'task' | 'batches' | 'onProgress'>;
+type AnyOptions = Omit<
+  TrainOptions<never, never, Figures, Figures>,
+  'task' | 'batches' | 'onProgress' | 'evaluate'
+>;
 
 function checkOptions({ budget, accumulate = 1, ...options }: AnyOptions): void {
   const problems: string[] = [];
@@ -168,6 +194,7 @@ function checkOptions({ budget, accumulate = 1, ...options }: AnyOptions): void 
   count('accumulate', accumulate);
   count('logEvery', options.logEvery);
   count('evaluateEvery', options.evaluateEvery);
+  count('best.patience', options.best?.patience);
   count('saveEvery', options.saveEvery);
   if ('steps' in budget) count('steps', budget.steps);
   else if (!(budget.minutes > 0)) problems.push(`minutes to be positive, got ${budget.minutes}`);
@@ -178,6 +205,30 @@ function checkOptions({ budget, accumulate = 1, ...options }: AnyOptions): void 
 /** The share of the budget that is used. */
 function progressOf(budget: Budget, { step, elapsedSeconds }: LoopPosition): number {
   return Math.min(1, 'steps' in budget ? step / budget.steps : elapsedSeconds / (60 * budget.minutes));
+}
+
+function isOver({ budget, best }: AnyOptions, at: LoopPosition): boolean {
+  const patience = best?.patience ?? null;
+  return progressOf(budget, at) >= 1 || (patience !== null && (at.best?.without ?? 0) >= patience);
+}
+
+/** Whether this evaluation is the best so far: then the weights are kept. */
+async function compare<E>(
+  { best }: Pick<TrainOptions<never, E, Figures, Figures>, 'best'>,
+  at: LoopPosition,
+  evaluation: E,
+): Promise<void> {
+  if (!best) return;
+  const rank = best.rank(evaluation);
+  const before = at.best?.rank ?? [];
+  const differs = rank.findIndex((value, i) => value !== before[i]);
+  const isBetter = differs >= 0 && !(rank[differs]! < before[differs]!);
+  if (!isBetter) {
+    at.best!.without++;
+    return;
+  }
+  at.best = { step: at.step, rank, without: 0 };
+  await best.keep();
 }
 
 function rateOf({ schedule, budget }: AnyOptions, at: LoopPosition): number {

@@ -1,6 +1,7 @@
 /**
  * A run on disk: the model folder, and in trainer.json and optimizer.safetensors everything the next step depends on.
- * Restoring it gives the run as it was, bit for bit: weights and moments are stored as the float32 values they are.
+ * Restoring it gives the run as it was, bit for bit: weights and moments are stored as the float32 values they are. A run
+ * that keeps its best weights has those in model.safetensors, and the current ones beside the moments as `current.NAME`.
  */
 import { join } from 'node:path';
 import { FormatError, StateError } from '../base/errors.ts';
@@ -39,7 +40,12 @@ export interface Run {
   settings: RunSettings;
   trained: Trained;
   optimizer: AdamW;
+  /** Weights of the best evaluation, of the parameters that are trained; empty before the first one. */
+  best?: ReadonlyMap<string, Float32Array>;
 }
+
+/** Name prefix of the current weights, where model.safetensors holds the best. */
+const CURRENT = 'current.';
 
 /** Whether a folder holds a checkpoint, or one that is being put in place. */
 export async function holdsCheckpoint(folder: string): Promise<boolean> {
@@ -48,7 +54,7 @@ export async function holdsCheckpoint(folder: string): Promise<boolean> {
 }
 
 export async function saveRun(folder: string, run: Run, position: LoopPosition): Promise<void> {
-  const { settings, trained, optimizer } = run;
+  const { settings, trained, optimizer, best } = run;
   const { state, ...rest } = position;
   const record: TrainerRecord = {
     version: VERSION,
@@ -65,10 +71,17 @@ export async function saveRun(folder: string, run: Run, position: LoopPosition):
   const stateTensors = (state?.layers ?? []).flatMap((layer, i) =>
     Object.entries(layer).map(([name, tensor]): [string, Tensor] => [`state.${i}.${name}`, tensor]),
   );
+  const parameters = [...trained.model.namedParameters()];
+  const current = parameters
+    .filter(([name]) => best?.has(name))
+    .map(([name, tensor]): [string, Tensor] => [CURRENT + name, tensor]);
   await saveCheckpoint(folder, {
     ...trained.content(),
-    tensors: [...trained.model.namedParameters()].map(named),
-    optimizer: [...optimizer.namedTensors(), ...stateTensors].map(named),
+    tensors: parameters.map(([name, tensor]) => {
+      const kept = best?.get(name);
+      return kept ? { name, shape: tensor.shape, data: async () => kept } : named([name, tensor]);
+    }),
+    optimizer: [...optimizer.namedTensors(), ...stateTensors, ...current].map(named),
     trainer: JSON.parse(formatJson(record as unknown as JsonObject)) as JsonObject,
   });
 }
@@ -94,15 +107,21 @@ function recordOf(checkpoint: Checkpoint, folder: string): TrainerRecord {
   return record;
 }
 
-/** Fills the run with the checkpoint's values and returns where to go on. */
+/** Fills the run with the checkpoint's values, `best` with the weights to keep, and returns where to go on. */
 export async function restoreRun(
   checkpoint: Checkpoint,
   folder: string,
   { trained: { model }, optimizer }: Omit<Run, 'settings'>,
+  best: Map<string, Float32Array>,
 ): Promise<LoopPosition> {
   const record = recordOf(checkpoint, folder);
   const file = checkpoint.optimizer!;
-  for (const [name, tensor] of model.namedParameters()) tensor.write(await checkpoint.model.tensor(name));
+  for (const [name, tensor] of model.namedParameters()) {
+    const stored = await checkpoint.model.tensor(name);
+    const isKept = file.tensors.has(CURRENT + name);
+    if (isKept) best.set(name, stored);
+    tensor.write(isKept ? await file.readAsF32(CURRENT + name) : stored);
+  }
   await optimizer.restore(record.optimizerSteps, (name) => file.readAsF32(name));
   const { position, stateTokens } = record;
   const state = stateTokens && (await readState(file, model as StateModel, stateTokens));

@@ -21,6 +21,8 @@ export type RunSettings = {
   /** The last learning rate as a fraction of `lr`. */
   finalLr: number;
   weightDecay: number;
+  /** Decay rate of AdamW's second moment. */
+  beta2: number;
   /** Largest gradient norm; 0 never clips. */
   clip: number;
   seed: number;
@@ -43,6 +45,7 @@ export const RUN_DEFAULTS: RunSettings = {
   warmup: 100,
   finalLr: 0.02,
   weightDecay: 0.1,
+  beta2: 0.95,
   clip: 1,
   seed: 0,
   logEvery: 10,
@@ -58,8 +61,13 @@ export function withDefaults<S extends RunSettings>(defaults: S, given: Partial<
   const known = dropUndefined(given);
   const settings = { ...defaults, ...known };
   if (known.warmup === undefined && settings.steps !== null)
-    settings.warmup = Math.min(defaults.warmup, Math.floor(settings.steps / 10));
+    settings.warmup = warmupOf(defaults, settings.steps);
   return settings;
+}
+
+/** At most a tenth of the steps. */
+export function warmupOf({ warmup }: Pick<RunSettings, 'warmup'>, steps: number): number {
+  return Math.min(warmup, Math.floor(steps / 10));
 }
 
 /** The stored settings with the changes. ConfigError for one that is not in `changeable`. */
@@ -97,19 +105,21 @@ export class SettingsCheck<S extends RunSettings> {
   readonly problems: string[] = [];
   readonly #settings: S;
 
-  /** Checks what every run has. */
-  constructor(settings: S) {
+  /** Checks what every run has; exactly one of `budgets` must be set. */
+  constructor(settings: S, budgets: readonly (keyof S & string)[] = ['steps', 'minutes']) {
     this.#settings = settings;
-    if (settings.steps !== null && settings.minutes !== null)
-      this.problems.push('steps or minutes, got both');
-    if (settings.steps === null && settings.minutes === null)
-      this.problems.push('steps or minutes, got neither');
+    const given = budgets.filter((key) => settings[key] !== null);
+    if (given.length !== 1)
+      this.problems.push(
+        `${budgets.join(' or ')}, got ${given.length === 0 ? 'neither' : given.join(' and ')}`,
+      );
     this.oneOf('schedule', SCHEDULES);
     for (const key of ['steps', 'batch', 'accumulate', 'logEvery'] as const) this.integer(key, 1);
     for (const key of ['warmup', 'seed', 'evalEvery', 'saveEvery'] as const) this.integer(key, 0);
     for (const key of ['minutes', 'lr'] as const) this.within(key, (x) => x > 0, 'above 0');
     for (const key of ['weightDecay', 'clip'] as const) this.within(key, (x) => x >= 0, 'at least 0');
     this.within('finalLr', (x) => x >= 0 && x <= 1, 'within 0..1');
+    this.within('beta2', (x) => x >= 0 && x < 1, 'within [0, 1)');
   }
 
   /** null passes. */

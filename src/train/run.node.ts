@@ -12,7 +12,7 @@ import type { BatchStream } from './data-batches.ts';
 import { startPosition, type TrainEvent, type TrainResult, train } from './loop.ts';
 import { formatMetrics, parseMetrics, type StepMetrics } from './metrics.ts';
 import { holdsCheckpoint, restoreRun, saveRun, settingsOf, type Trained } from './run-checkpoint.node.ts';
-import type { RunSettings } from './run-settings.ts';
+import { type RunSettings, warmupOf } from './run-settings.ts';
 import { makeSchedule } from './schedule.ts';
 import type { Figures, Task } from './task.ts';
 
@@ -39,9 +39,15 @@ export interface OpenRun<B, E, F extends Figures, S extends Figures> extends Tra
   /** Rows go on from the state of the batch before. */
   carryState?: boolean;
   evaluate(): Promise<E>;
+  /** Instead of the settings' steps or minutes, for tasks that count in epochs. */
+  steps?: number;
+  /** Steps between evaluations, instead of the settings'. */
+  evaluateEvery?: number;
+  /** Keeps the weights of the best evaluation: they are what the folder holds, and the model in the end. */
+  best?: { rank(evaluation: E): number[]; patience: number | null };
   /** Called when everything is restored, before the first step. */
   begin(step: number): void;
-  /** Called when the run has finished, before its files are closed. */
+  /** Called when the run has ended by itself, before its files are closed. */
   finish?(): Promise<void>;
 }
 
@@ -90,13 +96,19 @@ export async function runTraining<St extends RunSettings, B, E, F extends Figure
       : spec.resolve(options.settings);
     const opened = await spec.open(settings, checkpoint, closing);
     const { task, model, batches } = opened;
-    const { weightDecay, clip } = settings;
-    const optimizer = new AdamW(model.namedParameters(), { weightDecay, maxNorm: clip === 0 ? null : clip });
+    const { weightDecay, clip, beta2 } = settings;
+    const trained = [...model.namedParameters()].filter(([, tensor]) => tensor.requiresGrad);
+    const optimizer = new AdamW(trained, {
+      weightDecay,
+      maxNorm: clip === 0 ? null : clip,
+      betas: [0.9, beta2],
+    });
     closing.push(async () => optimizer.dispose());
-    const run = { settings, trained: opened, optimizer };
+    const best = new Map<string, Float32Array>();
+    const run = { settings, trained: opened, optimizer, best };
     let position = startPosition(batches);
     if (checkpoint) {
-      position = await restoreRun(checkpoint, out, run);
+      position = await restoreRun(checkpoint, out, run, best);
       batches.restore(position.data);
       unread = null;
       await checkpoint.close(); // saving replaces its files; held open, they would stay on the disk
@@ -106,6 +118,7 @@ export async function runTraining<St extends RunSettings, B, E, F extends Figure
     const metrics = await openMetrics<StepMetrics<F, S>>(out, position.step);
     const { parameterCount } = model;
     const device = model.parameters()[0]!.device.description;
+    const steps = opened.steps ?? settings.steps;
     opened.begin(position.step);
     const result = await train({
       task,
@@ -115,16 +128,22 @@ export async function runTraining<St extends RunSettings, B, E, F extends Figure
       schedule: makeSchedule({
         kind: settings.schedule,
         peak: settings.lr,
-        warmup: settings.warmup,
+        warmup: opened.steps === undefined ? settings.warmup : warmupOf(settings, opened.steps),
         final: settings.finalLr,
       }),
-      budget: settings.steps === null ? { minutes: settings.minutes! } : { steps: settings.steps },
+      budget: steps === null ? { minutes: settings.minutes! } : { steps },
       accumulate: settings.accumulate,
       checkpointing: settings.checkpointing,
       carryState: opened.carryState,
       seed: settings.seed,
       logEvery: settings.logEvery,
-      evaluateEvery: settings.evalEvery || null,
+      evaluateEvery: opened.evaluateEvery ?? (settings.evalEvery || null),
+      best: opened.best && {
+        ...opened.best,
+        keep: async () => {
+          for (const [name, tensor] of trained) best.set(name, await tensor.floats());
+        },
+      },
       saveEvery: settings.saveEvery || null,
       evaluate: () => opened.evaluate(),
       save: (at) => saveRun(out, run, at),
@@ -138,7 +157,10 @@ export async function runTraining<St extends RunSettings, B, E, F extends Figure
         onProgress?.(event);
       },
     });
-    if (result.stopped === 'finished') await opened.finish?.();
+    if (result.stopped !== 'interrupted') {
+      for (const [name, tensor] of trained) if (best.has(name)) tensor.write(best.get(name)!);
+      await opened.finish?.();
+    }
     return { ...result, out, settings, parameterCount, device, metrics };
   } finally {
     for (const close of closing.reverse()) await close();

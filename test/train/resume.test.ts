@@ -181,7 +181,7 @@ describe('what is refused', () => {
   });
 
   test.each<[RegExp, Partial<LmSettings>]>([
-    [/got both/, { minutes: 1 }],
+    [/got steps and minutes/, { minutes: 1 }],
     [/got neither/, { steps: null }],
     [/at least one file/, { data: [] }],
     [/preset/, { preset: 'huge' as 'tiny' }],
