@@ -2,7 +2,7 @@
 import { realpath } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { storageBytes } from './base/dtype.ts';
-import { ConfigError } from './base/errors.ts';
+import { ConfigError, UnsupportedError } from './base/errors.ts';
 import { sizeOf } from './base/shape.ts';
 import type { WeightDType } from './base/weight-types.ts';
 import { saveCheckpoint } from './io/checkpoint.node.ts';
@@ -38,7 +38,7 @@ export interface WrittenModel {
  * wanted type already keep their bytes.
  *
  * Throws ConfigError for another ending than .gguf, by which these files are known, UnsupportedError for models GGUF has no
- * place for (LayerNorm, MLP sublayers), FormatError for weights that are not finite or too large for the type. The file that
+ * place for (classifiers, LayerNorm, MLP sublayers), FormatError for weights that are not finite or too large for the type. The file that
  * was there before stays on any failure.
  */
 export async function writeGguf(
@@ -51,6 +51,7 @@ export async function writeGguf(
     throw new ConfigError(`writeGguf: expected weights ${GGUF_WEIGHTS.join(', ')}, got ${String(weights)}.`);
   }
   expectGguf('writeGguf', path);
+  if (!(model instanceof LanguageModel)) expectGgufModel('writeGguf', model);
   const source = model instanceof LanguageModel ? sourceOf(model) : model;
   const { metadata, entries, notes } = ggufContent(source, weights, name);
   await writeFileAtomic(path, ggufChunks(metadata, entries));
@@ -62,6 +63,13 @@ function expectGguf(op: string, path: string): void {
   if (GGUF.test(path)) return;
   throw new ConfigError(
     `${op}: expected a path that ends in .gguf, got ${path}. Only by this ending is the file known as GGUF.`,
+  );
+}
+
+export function expectGgufModel(op: string, { head, path }: Pretrained): void {
+  if (!head) return;
+  throw new UnsupportedError(
+    `${op}: expected a language model, got a classifier (${path}). GGUF has no place for it: convert it to hf with weights bf16, or load it with weights q8 or q4.`,
   );
 }
 
@@ -136,6 +144,7 @@ export async function convertModel(from: string, to: string, options: ConvertOpt
     }));
     await saveCheckpoint(to, {
       config: source.config,
+      head: source.head,
       tensors,
       tokenizer: source.tokenizer,
       weights: dtype,

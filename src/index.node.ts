@@ -32,6 +32,7 @@ export type { HubOptions, LoadEvent } from './io/hub.node.ts';
 export { formatBytes } from './io/hub-choice.ts';
 export type { LocateOptions } from './io/locate.node.ts';
 export { openPretrained, openTensorFile, type Pretrained } from './io/pretrained.node.ts';
+export { loadClassifier, saveClassifier } from './load-classifier.node.ts';
 export { type LoadModelOptions, loadModel, saveModel } from './load-model.node.ts';
 export {
   type Comparison,
@@ -45,6 +46,14 @@ export { type CorpusOptions, type CorpusProgress, openCorpus } from './train/cor
 export { cacheFolder } from './train/corpus-cache.node.ts';
 export { type CorpusFile, listCorpusFiles } from './train/corpus-files.node.ts';
 export { type Enwik8, type Enwik8Options, openEnwik8 } from './train/enwik8.node.ts';
+export {
+  type ExamplesEvent,
+  type OpenExamplesOptions,
+  openExamples,
+  type ReadExamplesOptions,
+  readExamples,
+} from './train/examples.node.ts';
+export { type Imdb, type ImdbOptions, openImdb } from './train/imdb.node.ts';
 export { lossChart, writeReport } from './train/report-file.node.ts';
 export { METRICS_FILE } from './train/run.node.ts';
 export { type TrainLmOptions, type TrainLmResult, trainLm } from './train/train-lm.node.ts';

@@ -8,6 +8,7 @@ import { loadWeights } from './io/load-weights.ts';
 import type { LocateOptions } from './io/locate.node.ts';
 import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
 import { LanguageModel } from './models/language-model.ts';
+import type { Module } from './nn/module.ts';
 import type { Tensor } from './tensor/tensor.ts';
 import { templateFromFiles } from './text/chat-template.ts';
 import { tokenizerFromFiles } from './text/tokenizer.ts';
@@ -34,21 +35,36 @@ export interface LoadModelOptions extends LocateOptions {
  * A path that exists wins over a hub id. Files of a hub are kept in the cache that Hugging Face's programs share.
  *
  * Throws FileError when something is missing, DownloadError when a hub cannot give it, FormatError for files that are damaged, do not
- * belong together, or hold NaN or infinite weights, ConfigError for a configuration out of range, UnsupportedError for what this
- * version cannot do.
+ * belong together, or hold NaN or infinite weights, ConfigError for a configuration out of range and for a classifier (loadClassifier
+ * opens it), UnsupportedError for what this version cannot do.
  */
 export async function loadModel(idOrPath: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
+  return withPretrained('loadModel', idOrPath, options, async (files) => {
+    if (!files.head) return build(files, options.weights);
+    throw new ConfigError(
+      `loadModel: expected a language model, got a classifier (${files.path}). Load it with loadClassifier, or ask it with mamba-ts predict.`,
+    );
+  });
+}
+
+/** Checks the options, makes the device current, and opens the files while `use` reads them. */
+export async function withPretrained<T>(
+  op: string,
+  idOrPath: string,
+  options: LoadModelOptions,
+  use: (files: Pretrained) => Promise<T>,
+): Promise<T> {
   const { device, weights } = options;
   if (weights !== undefined && !Object.hasOwn(LARGEST, weights)) {
     throw new ConfigError(
-      `loadModel: expected weights ${Object.keys(LARGEST).join(', ')}, got ${String(weights)}. Leave it out to keep the file's.`,
+      `${op}: expected weights ${Object.keys(LARGEST).join(', ')}, got ${String(weights)}. Leave it out to keep the file's.`,
     );
   }
   if (device) await useDevice(device);
   const files = await openPretrained(idOrPath, options);
   try {
     for (const message of files.notes ?? []) options.onProgress?.({ kind: 'notice', message });
-    return await build(files, weights);
+    return await use(files);
   } finally {
     await files.close();
   }
@@ -98,17 +114,24 @@ const TOKENIZERS: ReadonlySet<string> = new Set(['tokenizer.json', 'mamba_tokeni
  * states go on working.
  */
 export async function saveModel(model: LanguageModel, folder: string): Promise<void> {
-  const parameters = [...model.namedParameters()];
   await model.refreshFingerprint();
   await saveCheckpoint(folder, {
     config: model.config,
-    tensors: parameters.map(([name, tensor]) => ({ name, shape: tensor.shape, ...stored(tensor) })),
+    tensors: storedTensors(model),
     tokenizer: textFilesOf(model),
     eosId: model.tokenizer ? model.tokenizer.eosId : model.eosId,
   });
 }
 
-/** safetensors has no blocks. */
+/** The parameters as safetensors can hold them: blocks, which it has not, in float32. */
+export function storedTensors(model: Module): NamedTensor[] {
+  return [...model.namedParameters()].map(([name, tensor]) => ({
+    name,
+    shape: tensor.shape,
+    ...stored(tensor),
+  }));
+}
+
 function stored(tensor: Tensor): Pick<NamedTensor, 'dtype' | 'data'> {
   const { dtype } = tensor;
   if (dtype !== 'bf16' && dtype !== 'f16') return { data: () => tensor.floats() };

@@ -43,9 +43,20 @@ export async function loadWeights(model: Module, files: WeightFiles, weights?: W
   }
   if (reports.length === 0) return;
   throw new FormatError(
-    `loadModel: expected finite weights in ${files.path}, got ${describeNonFinite(reports)}. ` +
+    `loadWeights: expected finite weights in ${files.path}, got ${describeNonFinite(reports)}. ` +
       'The training diverged or the file is damaged; use an earlier checkpoint.',
   );
+}
+
+/** Parameters that are in memory already, in the types `weights` asks for; one of them is twice there at a time. */
+export async function narrowWeights(model: Module, weights: WeightDType): Promise<void> {
+  for (const [name, parameter] of [...model.namedParameters()]) {
+    const dtype = keptType(name, parameter.shape, parameter.dtype as WeightDType, weights, null);
+    if (dtype === parameter.dtype) continue;
+    const data = await parameter.floats();
+    const tensor = replace(model, name, parameter, dtype);
+    tensor.write(convertPiece({ at: 0, count: data.length, data }, 'f32', dtype, name));
+  }
 }
 
 function replace(model: Module, name: string, before: Tensor, dtype: WeightDType): Tensor {

@@ -55,6 +55,8 @@ async function run(
   if (model) {
     out.text(`\n${model.path}\n`);
     for (const [field, value] of Object.entries(model.config)) out.text(`  ${field.padEnd(26)} ${value}\n`);
+    for (const [field, value] of Object.entries(model.classifier ?? {}))
+      out.text(`  ${field.padEnd(26)} ${Array.isArray(value) ? value.join(', ') : JSON.stringify(value)}\n`);
     out.text(`${model.parameters} parameters, ${model.weightBytes} bytes in float32\n`);
     out.text(`${model.stateBytes} bytes of state per sequence, for any number of tokens\n`);
     out.text(`tokenizer: ${model.tokenizer.join(', ') || 'none'}\n`);
@@ -94,6 +96,7 @@ async function describeModel(idOrPath: string, options: LocateOptions) {
     return {
       path: files.path,
       config,
+      classifier: files.head,
       parameters,
       weightBytes: 4 * parameters,
       stateBytes,
