@@ -19,6 +19,8 @@ export {
 } from './convert.node.ts';
 export { onDeviceNotice, openDefaultDevice } from './default-device.node.ts';
 export * from './index.ts';
+export { type AdapterContent, openAdapter, saveAdapter } from './io/adapter.node.ts';
+export { type Adapter, applyAdapter } from './io/adapter.ts';
 export {
   type Checkpoint,
   type CheckpointContent,

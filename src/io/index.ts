@@ -1,5 +1,15 @@
 /** Public surface of `mamba-ts/io`: formats over byte sources, importable in a browser. Files are in the Node entry. */
 export { type ByteSource, memorySource } from '../base/source.ts';
+export {
+  type Adapter,
+  type AdapterConfig,
+  adapterConfigFromJson,
+  adapterConfigToJson,
+  applyAdapter,
+  fromPeftName,
+  readAdapter,
+  toPeftName,
+} from './adapter.ts';
 export { type GgufFile, openGguf } from './gguf.ts';
 export type { GgufValue } from './gguf-cursor.ts';
 export type { GgufHeader, GgufTensor } from './gguf-header.ts';

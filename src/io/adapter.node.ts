@@ -1,0 +1,73 @@
+/** Adapters as folders: adapter_config.json and adapter_model.safetensors, replaced as one. Node only. */
+import { join } from 'node:path';
+import { ConfigError } from '../base/errors.ts';
+import type { ClassifierHead, LoraConfig } from '../models/classifier-config.ts';
+import { loraLinears } from '../nn/lora.ts';
+import type { Module } from '../nn/module.ts';
+import {
+  ADAPTER_CONFIG_FILE,
+  ADAPTER_WEIGHTS_FILE,
+  type Adapter,
+  adapterConfigFromJson,
+  adapterConfigToJson,
+  adapterParameters,
+  readAdapter,
+  toPeftName,
+} from './adapter.ts';
+import { expectPath, fileSource, readJson } from './file.ts';
+import { openFolderSet, writeFolderAtomic } from './folder.node.ts';
+import { formatJson } from './json.ts';
+import { openSafetensors } from './safetensors.ts';
+import { safetensorsChunks } from './safetensors-write.ts';
+
+const FILES = [ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE];
+
+export interface AdapterContent {
+  /** The classifier: its adapters and its head are saved, in float32. */
+  root: Module;
+  /** Its `lora` says what the adapters are. */
+  head: ClassifierHead;
+  /** Where the weights are that the adapters stand beside: a path or a hub id. */
+  base: string;
+}
+
+/** Writes or replaces the adapter in `folder`; other files there stay. On failure the previous one is intact. PEFT can load it. */
+export async function saveAdapter(folder: string, { root, head, base }: AdapterContent): Promise<void> {
+  if (!head.lora || !hasAdapters(root, head.lora)) {
+    throw new ConfigError(
+      'saveAdapter: expected a classifier with the adapters that its configuration says, got others or none. Save it whole.',
+    );
+  }
+  const entries = adapterParameters(root).map(([path, tensor]) => ({
+    name: toPeftName(path),
+    dtype: 'F32' as const,
+    shape: tensor.shape,
+    data: () => tensor.floats(),
+  }));
+  await writeFolderAtomic(folder, [
+    { name: ADAPTER_CONFIG_FILE, content: formatJson(adapterConfigToJson(head.lora, head, base)) },
+    { name: ADAPTER_WEIGHTS_FILE, content: safetensorsChunks(entries, { format: 'pt' }) },
+  ]);
+}
+
+function hasAdapters(root: Module, { rank, alpha, targets }: LoraConfig): boolean {
+  return loraLinears(root, targets).every(
+    ([, { lora }]) => lora?.A.shape[0] === rank && lora.scale === alpha / rank,
+  );
+}
+
+/** Reads and checks the adapter in `folder`, completing an interrupted save first. Nothing stays open. */
+export async function openAdapter(folder: string): Promise<Adapter> {
+  await expectPath('openAdapter', 'the folder of an adapter', folder);
+  const read = async (): Promise<Adapter> => {
+    const path = join(folder, ADAPTER_CONFIG_FILE);
+    const config = adapterConfigFromJson(await readJson(path), path);
+    const source = await fileSource(join(folder, ADAPTER_WEIGHTS_FILE));
+    try {
+      return await readAdapter(config, await openSafetensors(source));
+    } finally {
+      await source.close();
+    }
+  };
+  return openFolderSet(folder, FILES, read, async () => {});
+}
