@@ -10,6 +10,7 @@ export {
   randomWindows,
 } from './data-batches.ts';
 export { evaluationStream, evaluationWindows, targetTextBytes } from './data-evaluation.ts';
+export { type LabelledText, labelledBatches } from './data-labelled.ts';
 export { packedWindows } from './data-packed.ts';
 export { type PagedTokensOptions, pagedTokens } from './data-paged.ts';
 export {
@@ -21,6 +22,15 @@ export {
   type TokenData,
 } from './data-tokens.ts';
 export { type EvaluateOptions, type Evaluation, evaluate } from './evaluate.ts';
+export {
+  checkLabels,
+  type Example,
+  type ExampleParts,
+  inferLabels,
+  missingLabels,
+  sortLabels,
+  splitExamples,
+} from './examples.ts';
 export {
   type Budget,
   DivergenceError,
@@ -62,7 +72,23 @@ export {
 } from './schedule.ts';
 export { type Loss, type StepOptions, type StepOutcome, trainStep } from './step.ts';
 export type { Figures, LossOptions, Task } from './task.ts';
+export {
+  type ClassifyFigures,
+  type ClassifyScores,
+  type ClassifyTask,
+  type ClassifyTaskOptions,
+  classification,
+} from './task-classify.ts';
 export { type LmTask, languageModelling } from './task-lm.ts';
+export type { TrainClassifyEvent } from './train-classify-events.ts';
+export {
+  CLASS_WEIGHTS,
+  CLASSIFY_PRESETS,
+  type ClassifyPreset,
+  type ClassifySettings,
+  TUNINGS,
+  type Tuning,
+} from './train-classify-options.ts';
 export type { TrainLmEvent } from './train-lm-events.ts';
 export { type LmSettings, modelInput, PRESETS, type Preset, SAMPLINGS } from './train-lm-options.ts';
 export { trainLmProgress } from './train-lm-progress.ts';
