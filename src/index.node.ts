@@ -58,6 +58,13 @@ export {
 export { type Imdb, type ImdbOptions, openImdb } from './train/imdb.node.ts';
 export { lossChart, writeReport } from './train/report-file.node.ts';
 export { METRICS_FILE } from './train/run.node.ts';
+export {
+  ADAPTER_FOLDER,
+  type Answers,
+  type TrainClassifyOptions,
+  type TrainClassifyResult,
+  trainClassify,
+} from './train/train-classify.node.ts';
 export { type TrainLmOptions, type TrainLmResult, trainLm } from './train/train-lm.node.ts';
 
 // After index.ts has run: these take the place of the browser's.

@@ -7,6 +7,7 @@ import { Rng } from '../base/rng.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
 import type { Init } from '../nn/init.ts';
 import { Linear } from '../nn/layers.ts';
+import { addLora } from '../nn/lora.ts';
 import { Module } from '../nn/module.ts';
 import { concat } from '../tensor/primitives.ts';
 import { scope } from '../tensor/scope.ts';
@@ -54,7 +55,13 @@ export class Classifier extends Module implements StateModel {
     this.backbone = new Backbone(init, backbone);
     this.backbone_reverse = bidirectional ? new Backbone(init, backbone) : null;
     this.score = new Linear(init, backbone.d_model * (bidirectional ? 2 : 1), labels.length, { bias: true });
+    if (this.config.lora) for (const stack of this.stacks) addLora(stack, this.config.lora, init);
     this.#fingerprint = fingerprintOf(backbone, init.samples);
+  }
+
+  /** The backbones, in the order of `directions`. */
+  get stacks(): readonly Backbone[] {
+    return this.backbone_reverse ? [this.backbone, this.backbone_reverse] : [this.backbone];
   }
 
   /** One stack, or two. */
@@ -112,14 +119,16 @@ export class Classifier extends Module implements StateModel {
   /**
    * The next piece of each row, from the state of the piece before: pooled (b, d) of this piece alone, which a RunningPool gathers, and
    * the state after it. For the reverse stack the pieces come from the end, and so do the tokens in each.
+   * `lengths`: real tokens per row, where rows are padded.
    */
   readPiece(
     ids: Ids,
     state: State | null = null,
     direction: Direction = 'forward',
+    options: Pick<InputOptions, 'lengths'> = {},
   ): { pooled: Tensor; state: State } {
     return scope(() => {
-      const inputs = packInputs(ids, {}, this.device);
+      const inputs = packInputs(ids, options, this.device);
       expectTokens(inputs);
       const [b, l] = inputs.input.dims(2);
       const { hidden, layers } = this.#stack(direction).forward(inputs, state?.layers ?? null);

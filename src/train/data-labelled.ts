@@ -8,7 +8,7 @@ import { type BatchStream, positionOf } from './data-batches.ts';
 
 /** A text as the model reads it. */
 export interface LabelledText {
-  ids: readonly number[];
+  ids: Int32Array;
   /** The number of its class. */
   label: number;
 }

@@ -9,6 +9,7 @@ import { LanguageModel } from '../models/language-model.ts';
 import { tokenizerFromFiles } from '../text/index.ts';
 import { type CorpusProgress, openCorpus } from './corpus.node.ts';
 import { type CorpusFile, listCorpusFiles } from './corpus-files.node.ts';
+import { collectText } from './corpus-sample.node.ts';
 import { type Batch, type BatchStream, contiguousStreams, randomWindows } from './data-batches.ts';
 import { packedWindows } from './data-packed.ts';
 import { sliceTokens, splitTokens, type TokenData } from './data-tokens.ts';
@@ -16,10 +17,10 @@ import { openEnwik8 } from './enwik8.node.ts';
 import { type Evaluation, evaluate } from './evaluate.ts';
 import type { LmFigures, LmScores } from './metrics.ts';
 import { type RunOptions, type RunResult, type RunSpec, runTraining } from './run.node.ts';
+import { openTokenizer } from './run-tokenizer.node.ts';
 import { languageModelling } from './task-lm.ts';
 import type { TrainLmEvent } from './train-lm-events.ts';
 import { type LmSettings, modelInput, resolveSettings, resumeSettings } from './train-lm-options.ts';
-import { openTokenizer } from './train-lm-tokenizer.node.ts';
 
 export type TrainLmOptions = RunOptions<LmSettings, TrainLmEvent>;
 
@@ -46,7 +47,7 @@ export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
       const sources = await openSources(settings, out, onProgress);
       const tokenizer = checkpoint
         ? tokenizerFromFiles(checkpoint.model.tokenizer)
-        : await openTokenizer(settings.tokenizer, sources.train, settings.textField);
+        : await openTokenizer(settings.tokenizer, () => collectText(sources.train, settings.textField));
       const open = async (files: readonly (string | CorpusFile)[]): Promise<TokenData> => {
         const report = (progress: CorpusProgress) => onProgress?.({ kind: 'data', progress });
         const tokens = await openCorpus(files, {

@@ -1,22 +1,26 @@
-/** The tokenizer of a run: bytes, a BPE trained on the run's own text, or the files of a folder. */
+/** The tokenizer of a run: bytes, a BPE trained on the run's own text, or that of a folder, a file or a hub. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
 import { expectPath, readTextIfPresent } from '../io/file.ts';
+import { type LocateOptions, locateTokenizer } from '../io/locate.node.ts';
 import { TOKENIZER_FILES } from '../io/model-files.ts';
 import { byteTokenizer, tokenizerFromFiles, tokenizerFromJson, trainBpe } from '../text/index.ts';
-import { readDocuments } from './corpus-documents.node.ts';
-import { type CorpusFile, listCorpusFiles } from './corpus-files.node.ts';
 
-/** BPE merges settle long before this much text. */
-const BPE_TEXT_CHARS = 1 << 25;
+export interface RunTokenizerOptions extends LocateOptions {
+  /** Of `bpe:SIZE`: everything in lower case. */
+  lowercase?: boolean;
+}
 
-/** Throws ConfigError for a specification that is none of `bytes`, `bpe:SIZE`, a folder. */
+/**
+ * `bytes`, `bpe:SIZE` (trained on `texts`), a folder with tokenizer files, one such file, or a hub id. Throws ConfigError for a
+ * specification that is none of them.
+ */
 export async function openTokenizer(
   specification: string,
-  sources: readonly (string | CorpusFile)[],
-  textField: string,
+  texts: () => Promise<readonly string[]>,
+  options: RunTokenizerOptions = {},
 ): Promise<Tokenizer> {
   if (specification === 'bytes') return byteTokenizer();
   if (specification.startsWith('bpe:')) {
@@ -26,28 +30,17 @@ export async function openTokenizer(
         `tokenizer: expected bpe:SIZE with a whole number, got ${specification}. Try bpe:4096.`,
       );
     }
-    const { tokenizerJson, tokenizerConfig } = trainBpe(await collectText(sources, textField), { vocabSize });
+    const { tokenizerJson, tokenizerConfig } = trainBpe(await texts(), {
+      vocabSize,
+      lowercase: options.lowercase,
+    });
     return tokenizerFromJson(tokenizerJson, tokenizerConfig);
   }
-  return tokenizerFromFiles(await readTokenizerFiles(specification));
-}
-
-async function collectText(sources: readonly (string | CorpusFile)[], textField: string): Promise<string[]> {
-  const texts: string[] = [];
-  let total = 0;
-  for (const file of await listCorpusFiles(sources)) {
-    for await (const piece of readDocuments(file, { textField, raw: false })) {
-      if (typeof piece !== 'string') continue;
-      texts.push(piece);
-      total += piece.length;
-      if (total >= BPE_TEXT_CHARS) return texts;
-    }
-  }
-  return texts;
+  return tokenizerFromFiles(await readTokenizerFiles(await locateTokenizer(specification, options)));
 }
 
 async function readTokenizerFiles(folder: string): Promise<Record<string, string>> {
-  const found = await expectPath('tokenizer', 'bytes, bpe:SIZE, or a folder', folder);
+  const found = await expectPath('tokenizer', 'bytes, bpe:SIZE, a folder or a hub id', folder);
   if (!found.isDirectory()) return { 'tokenizer.json': await readFile(folder, 'utf8') };
   const files: Record<string, string> = {};
   for (const name of TOKENIZER_FILES) {

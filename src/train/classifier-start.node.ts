@@ -1,0 +1,69 @@
+/** What a classification run begins with: a classifier with random weights, on a pretrained backbone, or from its own checkpoint. */
+import { ConfigError } from '../base/errors.ts';
+import { openPretrained, type Pretrained } from '../io/pretrained.node.ts';
+import { Classifier } from '../models/classifier.ts';
+import type { ClassifierHead, LoraConfig } from '../models/classifier-config.ts';
+import type { TrainClassifyEvent } from './train-classify-events.ts';
+import { backboneInput, type ClassifySettings } from './train-classify-options.ts';
+
+/** Opens the pretrained model that a backbone starts from. Close it. */
+export async function openBase(
+  from: string,
+  onProgress?: (event: TrainClassifyEvent) => void,
+): Promise<Pretrained> {
+  return openPretrained(from, {
+    onProgress(event) {
+      if (event.kind === 'notice') onProgress?.(event);
+    },
+  });
+}
+
+/** A new classifier with what is not trained frozen. Its reverse stack starts from the same pretrained weights. */
+export async function buildClassifier(
+  settings: ClassifySettings,
+  { labels, vocabSize, base }: { labels: string[]; vocabSize: number; base: Pretrained | null },
+): Promise<Classifier> {
+  const { pooling, bidirectional, maxTokens, tune, seed } = settings;
+  if (base && base.config.vocab_size < vocabSize) {
+    throw new ConfigError(
+      `train: expected a tokenizer of at most the ${base.config.vocab_size} tokens of ${settings.from}, got ${vocabSize}. ` +
+        'Leave --tokenizer out to use its own.',
+    );
+  }
+  const model = new Classifier(
+    {
+      backbone: base?.config ?? backboneInput(settings, vocabSize),
+      labels,
+      pooling,
+      bidirectional,
+      maxTokens,
+      lora: tune === 'lora' ? loraOf(settings) : null,
+    },
+    { seed },
+  );
+  if (base) {
+    for (const stack of model.stacks) {
+      for (const [name, tensor] of stack.namedParameters('backbone.'))
+        if (!/\.lora\.[AB]$/.test(name)) tensor.write(await base.tensor(name));
+    }
+  }
+  return freeze(model, settings);
+}
+
+/** The classifier of a checkpoint, its weights yet to be read. */
+export function restoredClassifier(checkpoint: Pretrained, settings: ClassifySettings): Classifier {
+  const head = checkpoint.head as ClassifierHead; // checked where the checkpoint was opened
+  return freeze(new Classifier({ ...head, backbone: checkpoint.config }, { seed: null }), settings);
+}
+
+/** Leaves gradients to what `tune` trains: everything, the head alone, or the head and the adapters. */
+function freeze(model: Classifier, { tune }: ClassifySettings): Classifier {
+  if (tune === 'full') return model;
+  for (const [name, tensor] of model.namedParameters())
+    tensor.requiresGrad = name.startsWith('score.') || /\.lora\.[AB]$/.test(name);
+  return model;
+}
+
+function loraOf({ loraRank, loraAlpha, loraTargets }: ClassifySettings): LoraConfig {
+  return { rank: loraRank, alpha: loraAlpha, targets: loraTargets };
+}
