@@ -1,5 +1,5 @@
 /** Adapters as folders: adapter_config.json and adapter_model.safetensors, replaced as one. Node only. */
-import { join } from 'node:path';
+import { join, relative, resolve, sep } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import type { ClassifierHead, LoraConfig } from '../models/classifier-config.ts';
 import { loraLinears } from '../nn/lora.ts';
@@ -14,7 +14,7 @@ import {
   readAdapter,
   toPeftName,
 } from './adapter.ts';
-import { expectPath, fileSource, readJson } from './file.ts';
+import { expectPath, fileSource, isPresent, readJson } from './file.ts';
 import { openFolderSet, writeFolderAtomic } from './folder.node.ts';
 import { formatJson } from './json.ts';
 import { openSafetensors } from './safetensors.ts';
@@ -27,17 +27,31 @@ export interface AdapterContent {
   root: Module;
   /** Its `lora` says what the adapters are. */
   head: ClassifierHead;
-  /** Where the weights are that the adapters stand beside: a path or a hub id. */
+  /**
+   * Where the weights are that the adapters stand beside: a path, which is written as seen from the folder,
+   * or a hub id.
+   */
   base: string;
+  /** The files of its tokenizer by name, from TOKENIZER_FILES: it need not be the base's. */
+  tokenizer?: Readonly<Record<string, string>>;
 }
 
-/** Writes or replaces the adapter in `folder`; other files there stay. On failure the previous one is intact. PEFT can load it. */
-export async function saveAdapter(folder: string, { root, head, base }: AdapterContent): Promise<void> {
+/**
+ * Writes or replaces the adapter in `folder`; other files there stay. On failure the previous one is intact.
+ * PEFT can load it.
+ */
+export async function saveAdapter(
+  folder: string,
+  { root, head, base, tokenizer = {} }: AdapterContent,
+): Promise<void> {
   if (!head.lora || !hasAdapters(root, head.lora)) {
     throw new ConfigError(
       'saveAdapter: expected a classifier with the adapters that its configuration says, got others or none. Save it whole.',
     );
   }
+  // Adapter and base may move together.
+  const isPath = await isPresent(base);
+  const place = isPath ? relative(resolve(folder), resolve(base)).replaceAll(sep, '/') || '.' : base;
   const entries = adapterParameters(root).map(([path, tensor]) => ({
     name: toPeftName(path),
     dtype: 'F32' as const,
@@ -45,8 +59,9 @@ export async function saveAdapter(folder: string, { root, head, base }: AdapterC
     data: () => tensor.floats(),
   }));
   await writeFolderAtomic(folder, [
-    { name: ADAPTER_CONFIG_FILE, content: formatJson(adapterConfigToJson(head.lora, head, base)) },
+    { name: ADAPTER_CONFIG_FILE, content: formatJson(adapterConfigToJson(head.lora, head, place)) },
     { name: ADAPTER_WEIGHTS_FILE, content: safetensorsChunks(entries, { format: 'pt' }) },
+    ...Object.entries(tokenizer).map(([name, content]) => ({ name, content })),
   ]);
 }
 

@@ -1,7 +1,7 @@
 /**
- * Adapters in the format of PEFT (github.com/huggingface/peft): adapter_config.json, and tensors with names such as
- * `base_model.model.backbone.layers.0.mixer.in_proj.lora_A.weight`, beside those of the classifier's head. What a classifier needs besides
- * stands under `mamba_ts`, which PEFT passes over.
+ * Adapters in the format of PEFT (github.com/huggingface/peft): adapter_config.json, and tensors with names
+ * such as `base_model.model.backbone.layers.0.mixer.in_proj.lora_A.weight`, beside those of the classifier's
+ * head. What a classifier needs besides stands under `mamba_ts`, which PEFT passes over.
  */
 import { ConfigError, FormatError, UnsupportedError } from '../base/errors.ts';
 import { type Shape, sameShape, showShape, sizeOf } from '../base/shape.ts';
@@ -32,7 +32,10 @@ export interface AdapterConfig {
 export interface Adapter extends AdapterConfig {
   /** For messages. */
   path: string;
-  /** By the paths of the parameters: `backbone.layers.0.mixer.in_proj.lora.A` (rank, in), `.lora.B` (out, rank), `score.weight`. */
+  /**
+   * By the paths of the parameters: `backbone.layers.0.mixer.in_proj.lora.A` (rank, in), `.lora.B` (out,
+   * rank), `score.weight`.
+   */
   tensors: ReadonlyMap<string, { shape: Shape; values: Float32Array }>;
 }
 
@@ -110,8 +113,8 @@ export function adapterConfigToJson(lora: LoraConfig, head: ClassifierHead, base
 }
 
 /**
- * Reads a parsed adapter_config.json; `name` is the file for messages. Throws UnsupportedError that lists what makes it other than
- * plain LoRA on linear layers, ConfigError that lists what is missing or wrong.
+ * Reads a parsed adapter_config.json; `name` is the file for messages. Throws UnsupportedError that lists
+ * what makes it other than plain LoRA on linear layers, ConfigError that lists what is missing or wrong.
  */
 export function adapterConfigFromJson(json: JsonObject, name = ADAPTER_CONFIG_FILE): AdapterConfig {
   refuseVariants(json, name);
@@ -169,7 +172,10 @@ function isEmpty(value: Json | undefined): boolean {
     : value === undefined || value === null || value === false;
 }
 
-/** Reads all tensors. Throws UnsupportedError for those of other adapters, FormatError for incomplete, misshapen or non-finite ones. */
+/**
+ * Reads all tensors. Throws UnsupportedError for those of other adapters, FormatError for incomplete,
+ * misshapen or non-finite ones.
+ */
 export async function readAdapter(config: AdapterConfig, file: TensorFile): Promise<Adapter> {
   const named = [...file.tensors].map(([name, { shape }]) => ({ name, shape, path: fromPeftName(name) }));
   const other = named.filter(({ path }) => path === null).map(({ name }) => name);
@@ -211,9 +217,9 @@ function shapeProblems(path: string, shape: Shape, all: ReadonlyMap<string, Shap
 }
 
 /**
- * Puts the adapter beside the weights of `root` and its head in place; the adapters collect gradients as those of addLora do. A head
- * without bias, as transformers has it, gets one of zeros. Throws ConfigError for targets that `root` has not, FormatError that lists
- * tensors that do not fit; then nothing has changed.
+ * Puts the adapter beside the weights of `root` and its head in place; the adapters collect gradients as
+ * those of addLora do. A head without bias, as transformers has it, gets one of zeros. Throws ConfigError for
+ * targets that `root` has not, FormatError that lists tensors that do not fit; then nothing has changed.
  */
 export function applyAdapter(root: Module, adapter: Adapter): void {
   const { lora, tensors, path: file } = adapter;

@@ -7,7 +7,10 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { constantParameter, type Init, normalParameter, uniformParameter } from './init.ts';
 import { Module } from './module.ts';
 
-/** The low-rank part of a Linear (Hu et al. 2021): scale * B (A x). B starts at zero, so a new one changes nothing. */
+/**
+ * The low-rank part of a Linear (Hu et al. 2021): scale * B (A x). B starts at zero, so a new one changes
+ * nothing.
+ */
 export class Lora extends Module {
   readonly A: Tensor; // (rank, in)
   readonly B: Tensor; // (out, rank)
@@ -27,13 +30,19 @@ export class Lora extends Module {
   }
 }
 
-/** y = x W^T + bias; weight (out, in), which may be narrow. With `lora` its output is added; lora.ts puts it there. */
+/**
+ * y = x W^T + bias; weight (out, in), which may be narrow. With `lora` its output is added; lora.ts puts it
+ * there.
+ */
 export class Linear extends Module {
   readonly weight: Tensor;
   readonly bias: Tensor | null;
   lora: Lora | null;
 
-  /** `scale` multiplies the default bound 1 / sqrt(inputs). Biases start at zero (as the official models re-initialise them). */
+  /**
+   * `scale` multiplies the default bound 1 / sqrt(inputs). Biases start at zero (as the official models
+   * re-initialise them).
+   */
   constructor(init: Init, inputs: number, outputs: number, options: { bias?: boolean; scale?: number } = {}) {
     super();
     this.weight = uniformParameter(init, [outputs, inputs], (options.scale ?? 1) / Math.sqrt(inputs));

@@ -1,6 +1,6 @@
 /**
- * Low-rank adapters (LoRA, Hu et al. 2021): beside a frozen weight W (out, in) stands scale * B A with A (rank, in) and B (out, rank), which
- * alone are trained. Merged, they are gone and cost nothing.
+ * Low-rank adapters (LoRA, Hu et al. 2021): beside a frozen weight W (out, in) stands scale * B A with A
+ * (rank, in) and B (out, rank), which alone are trained. Merged, they are gone and cost nothing.
  */
 import { ConfigError, UnsupportedError } from '../base/errors.ts';
 import { isNarrow } from '../base/weight-types.ts';
@@ -21,8 +21,8 @@ export interface LoraConfig {
 }
 
 /**
- * The linear layers below `root` that an adapter of these targets stands beside, by path. Throws ConfigError for a target that
- * names none.
+ * The linear layers below `root` that an adapter of these targets stands beside, by path. Throws ConfigError
+ * for a target that names none.
  */
 export function loraLinears(root: Module, targets: readonly string[]): [string, Linear][] {
   const all = [...root.namedModules()].filter(
@@ -40,9 +40,10 @@ export function loraLinears(root: Module, targets: readonly string[]): [string, 
 }
 
 /**
- * Puts an adapter beside every linear layer below `root` whose last name is among the targets, on its device, and freezes that
- * layer's own weights; the adapters collect gradients. Until they are trained the outputs are the same. Throws ConfigError for a
- * target that names no layer, for a rank or alpha that is none, and for a layer that has an adapter already.
+ * Puts an adapter beside every linear layer below `root` whose last name is among the targets, on its device,
+ * and freezes that layer's own weights; the adapters collect gradients. Until they are trained the outputs
+ * are the same. Throws ConfigError for a target that names no layer, for a rank or alpha that is none, and
+ * for a layer that has an adapter already.
  */
 export function addLora(root: Module, config: LoraConfig, init: Init): void {
   const { rank, alpha, targets } = config;
@@ -68,8 +69,9 @@ export function addLora(root: Module, config: LoraConfig, init: Init): void {
 }
 
 /**
- * Adds every adapter below `root` to its weight, W += scale * B A in float32, and removes it; the weights stay frozen. Nothing happens
- * where there is none. Throws UnsupportedError, before anything changes, for narrow weights: they would be rounded again.
+ * Adds every adapter below `root` to its weight, W += scale * B A in float32, and removes it; the weights
+ * stay frozen. Nothing happens where there is none. Throws UnsupportedError, before anything changes, for
+ * narrow weights: they would be rounded again.
  */
 export function mergeLora(root: Module): void {
   const linears = [...adaptersOf(root)];
@@ -87,7 +89,10 @@ export function mergeLora(root: Module): void {
   }
 }
 
-/** The adapters' parameters with their paths below `root`: `....in_proj.lora.A` (rank, in), then `....in_proj.lora.B` (out, rank). */
+/**
+ * The adapters' parameters with their paths below `root`: `....in_proj.lora.A` (rank, in), then
+ * `....in_proj.lora.B` (out, rank).
+ */
 export function* loraParameters(root: Module): Generator<[string, Tensor]> {
   for (const [path, , lora] of adaptersOf(root)) yield* lora.namedParameters(`${path}.lora.`);
 }

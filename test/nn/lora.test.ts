@@ -1,6 +1,7 @@
 /**
- * Adapters against their definition: a layer with one is a layer with the dense weight W + scale * B A, in outputs and gradients, on every
- * device; a new one changes no bit; merging changes nothing beyond rounding; frozen weights cost no gradient.
+ * Adapters against their definition: a layer with one is a layer with the dense weight W + scale * B A, in
+ * outputs and gradients, on every device; a new one changes no bit; merging changes nothing beyond rounding;
+ * frozen weights cost no gradient.
  */
 import { describe, expect, test, vi } from 'vitest';
 import { type Backend, withDevice } from '../../src/backend/backend.ts';
@@ -113,7 +114,10 @@ function dense(values: Values, [parts, k, r]: (typeof CASES)[number]): Float64Ar
 const absolute = (values: Values): Values =>
   Object.fromEntries(Object.entries(values).map(([name, data]) => [name, data.map(Math.abs)]));
 
-/** A term meets at most a rounding per addition of each sum it is part of, and some at the scale, the bias and the last sum. */
+/**
+ * A term meets at most a rounding per addition of each sum it is part of, and some at the scale, the bias and
+ * the last sum.
+ */
 function boundOf([parts, k, r, rows]: (typeof CASES)[number]): number {
   const roundings = k + r + parts.reduce((a, b) => a + b) + rows + 8;
   return (roundings * 2 ** -24) / (1 - roundings * 2 ** -24);
@@ -217,7 +221,8 @@ test.each([true, false])('frozen %s: the products of the backward pass', (isFroz
   run(device, values, 5, (x) => layer.split(x, [7]), layer.lora!.A, layer.lora!.B);
   const sizes = products.mock.calls.map(([{ m, n }]) => `${m}x${n}`);
   products.mockRestore();
-  // Forward: W x, A x, B (A x). Backward: to x twice, to A x, to A and B; to W (7, 5) only where it is trained.
+  // Forward: W x, A x, B (A x). Backward: to x twice, to A x, to A and B;
+  // to W (7, 5) only where it is trained.
   expect(sizes.filter((size) => size === '7x5').length).toBe(isFrozen ? 0 : 1);
   expect(sizes.length).toBe(isFrozen ? 8 : 9);
 });
@@ -242,7 +247,8 @@ describe('addLora', () => {
     const A = await adapters.get('fc2.lora.A')!.floats();
     const bound = 1 / Math.sqrt(128);
     expect(Math.max(...A.map(Math.abs))).toBeLessThanOrEqual(Math.fround(bound));
-    // The variance of U(-a, a) is a^2 / 3; the mean square of 512 draws is within five of its standard errors, a^2 sqrt(4/45/512).
+    // The variance of U(-a, a) is a^2 / 3; the mean square of 512 draws lies within five of its standard
+    // errors, a^2 sqrt(4/45/512).
     const meanSquare = A.reduce((sum, a) => sum + a * a, 0) / A.length;
     expect(Math.abs(meanSquare / bound ** 2 - 1 / 3)).toBeLessThan(5 * Math.sqrt(4 / 45 / 512));
     expect(await adapters.get('fc2.lora.B')!.floats()).toEqual(new Float32Array(48));
