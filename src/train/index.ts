@@ -10,7 +10,7 @@ export {
   randomWindows,
 } from './data-batches.ts';
 export { evaluationStream, evaluationWindows, targetTextBytes } from './data-evaluation.ts';
-export { type LabelledText, labelledBatches } from './data-labelled.ts';
+export { batchesPerEpoch, type LabelledText, labelledBatches } from './data-labelled.ts';
 export { packedWindows } from './data-packed.ts';
 export { type PagedTokensOptions, pagedTokens } from './data-paged.ts';
 export {
@@ -70,6 +70,7 @@ export {
   type ScheduleKind,
   shapeAt,
 } from './schedule.ts';
+export { confusionText, type ScoredModel, scoresTable, verdict } from './scores-text.ts';
 export { type Loss, type StepOptions, type StepOutcome, trainStep } from './step.ts';
 export type { Figures, LossOptions, Task } from './task.ts';
 export {
@@ -89,6 +90,16 @@ export {
   TUNINGS,
   type Tuning,
 } from './train-classify-options.ts';
+export {
+  type ClassifyRunSummary,
+  classifyReport,
+  classifyReportJson,
+} from './train-classify-report.ts';
+export {
+  type FinishedClassification,
+  type SummaryOptions,
+  summarizeClassification,
+} from './train-classify-summary.ts';
 export type { TrainLmEvent } from './train-lm-events.ts';
 export { type LmSettings, modelInput, PRESETS, type Preset, SAMPLINGS } from './train-lm-options.ts';
 export { trainLmProgress } from './train-lm-progress.ts';
