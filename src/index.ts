@@ -2,8 +2,9 @@
  * `mamba-ts` where there is no Node: tensors, modules, models, text, generation, and the wasm and reference devices.
  * Call `await useDevice('wasm')` before making tensors. index.node.ts adds files and the native device.
  */
-// These give Tensor and LanguageModel their methods; bundlers keep them because package.json lists them under sideEffects.
+// These give Tensor, LanguageModel and Classifier their methods; bundlers keep them because package.json lists them under sideEffects.
 import './generate/attach.ts';
+import './predict/attach.ts';
 import './tensor/fluent.ts';
 import { registerBackend } from './backend/backend.ts';
 import { referenceFactory } from './backend/reference/index.ts';
@@ -61,6 +62,7 @@ export {
 export { type LayerState, State, type StateModel } from './models/state.ts';
 export * from './nn/index.ts';
 export * from './ops/index.ts';
+export * from './predict/index.ts';
 export * from './tensor/primitives.ts';
 export { keep, scope, TENSORS, type TensorOwner } from './tensor/scope.ts';
 export { backward, backwardFrom, gradEnabled, noGrad, recompute } from './tensor/tape.ts';
