@@ -1,7 +1,7 @@
-/** From a classifier to a folder and back: the same bits, adapters merged, and no door that takes it for a language model. */
+/** From a classifier to a folder and back: the same bits, adapters merged, and no door takes it for another model. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import { Rng } from '../src/base/rng.ts';
 import {
@@ -23,10 +23,11 @@ import {
   UnsupportedError,
   writeGguf,
 } from '../src/index.node.ts';
+import { saveAdapter } from '../src/io/adapter.node.ts';
 import { fileSource } from '../src/io/file.ts';
 import { encodeSafetensors, expectedTensors, openSafetensors, type TensorEntry } from '../src/io/index.ts';
 import { addLora, mergeLora } from '../src/nn/lora.ts';
-import { byteTokenizer } from '../src/text/index.ts';
+import { byteTokenizer, trainBpe } from '../src/text/index.ts';
 import { settle } from './support/settle.ts';
 
 beforeEach(settle);
@@ -247,6 +248,108 @@ describe('loadClassifier and saveClassifier', () => {
     await checkpoint.close();
     const wrong = saveCheckpoint(folder, { config: config.backbone, head: { ...head, lora: null }, tensors });
     await expect(wrong).rejects.toThrow('backbone.layers.0.mixer.in_proj.lora.A [2, 10] is unknown');
+  });
+});
+
+describe('an adapter alone', () => {
+  /** A language model, and in a folder beside it an adapter with its head; the classifier they make. */
+  async function adapterOf(
+    options: Options = {},
+  ): Promise<{ base: string; folder: string; whole: Classifier }> {
+    const base = newFolder();
+    const model = new LanguageModel(BACKBONE, { seed: 6 });
+    model.tokenizer = byteTokenizer();
+    await saveModel(model, base);
+    const whole = makeAdapted(options);
+    const values = new Map(model.namedParameters());
+    for (const [name, tensor] of whole.namedParameters()) {
+      const from = values.get(name.replace('backbone_reverse', 'backbone'));
+      if (from) tensor.write(await from.floats());
+    }
+    const folder = newFolder();
+    await saveAdapter(folder, { root: whole, head: whole.config, base });
+    return { base, folder, whole };
+  }
+  const edit = (folder: string, change: (json: Record<string, unknown>) => void): void => {
+    const path = join(folder, 'adapter_config.json');
+    const json = JSON.parse(readFileSync(path, 'utf8'));
+    change(json);
+    writeFileSync(path, JSON.stringify(json));
+  };
+
+  it.each([
+    ['one direction', {}],
+    ['two, which begin with the same weights', { bidirectional: true }],
+  ])('finds its base, and is merged: %s', async (_, options) => {
+    const { base, folder, whole } = await adapterOf(options);
+    expect(
+      JSON.parse(readFileSync(join(folder, 'adapter_config.json'), 'utf8')).base_model_name_or_path,
+    ).toBe(`../${basename(base)}`);
+    const loaded = await loadClassifier(folder);
+    mergeLora(whole);
+    expect(loaded.config).toEqual({ ...whole.config, lora: null });
+    expect(await valuesOf(loaded)).toEqual(await valuesOf(whole));
+    expect(loaded.parameters().some(({ requiresGrad }) => requiresGrad)).toBe(false);
+    expect(loaded.tokenizer?.kind).toBe('bytes');
+    const narrow = await loadClassifier(folder, { weights: 'bf16' });
+    expect(await valuesOf(narrow)).toEqual(
+      await valuesOf(await loadClassifier(await saved(loaded), { weights: 'bf16' })),
+    );
+  });
+
+  it('beside a classifier: its own labels come first, those of the base where it has none', async () => {
+    const classifier = make({ bidirectional: true });
+    const base = await saved(classifier);
+    const adapted = makeAdapted({ bidirectional: true });
+    const folder = newFolder();
+    await saveAdapter(folder, { root: adapted, head: adapted.config, base });
+    mergeLora(adapted);
+    expect(await valuesOf(await loadClassifier(folder))).toEqual(await valuesOf(adapted));
+    edit(folder, (json) => delete json.mamba_ts);
+    expect((await loadClassifier(folder)).config.labels).toEqual(classifier.config.labels);
+    const other = makeAdapted({ labels: ['yes', 'no'], bidirectional: true });
+    await saveAdapter(folder, { root: other, head: other.config, base });
+    expect((await loadClassifier(folder)).config.labels).toEqual(['yes', 'no']);
+  });
+
+  it('its own tokenizer comes before that of the base', async () => {
+    const { base, folder, whole } = await adapterOf();
+    const { tokenizerJson } = trainBpe(['ab ab abc'], { vocabSize: 258 });
+    const tokenizer = { 'tokenizer.json': JSON.stringify(tokenizerJson) };
+    await saveAdapter(folder, { root: whole, head: whole.config, base, tokenizer });
+    expect((await loadClassifier(folder)).tokenizer?.kind).not.toBe('bytes');
+  });
+
+  it('says what it lacks', async () => {
+    const { base, folder } = await adapterOf();
+    await expect(loadModel(folder)).rejects.toThrow('got an adapter, which is no model of its own');
+    edit(folder, (json) => delete json.mamba_ts);
+    await expect(loadClassifier(folder)).rejects.toThrow(
+      /expected the labels .*adapter_config\.json, got none/,
+    );
+    edit(folder, (json) => {
+      json.base_model_name_or_path = './nowhere';
+    });
+    await expect(loadClassifier(folder)).rejects.toThrow(`(the base of the adapter ${folder})`);
+    edit(folder, (json) => {
+      json.base_model_name_or_path = null;
+    });
+    await expect(loadClassifier(folder)).rejects.toThrow('expected base_model_name_or_path');
+    const adapted = await saved(makeAdapted());
+    edit(folder, (json) => {
+      json.base_model_name_or_path = adapted;
+    });
+    await expect(loadClassifier(folder)).rejects.toThrow('expected a base without adapters');
+    const wide = newFolder();
+    await saveModel(new LanguageModel({ ...BACKBONE, d_model: 12 }), wide);
+    const again = await adapterOf();
+    edit(again.folder, (json) => {
+      json.base_model_name_or_path = wide;
+    });
+    const before = currentDevice().memory.liveBytes;
+    await expect(loadClassifier(again.folder)).rejects.toThrow('score.weight is [3, 10], not [3, 12]');
+    expect(currentDevice().memory.liveBytes).toBe(before);
+    rmSync(base, { recursive: true });
   });
 });
 

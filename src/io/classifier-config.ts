@@ -1,6 +1,7 @@
 /**
- * What makes config.json that of a classifier: labels as Hugging Face writes them (id2label, label2id, num_labels), the rest under
- * `mamba_ts.classifier`. Whoever reads such a file as a language model would compute something else, so its model_type is ours.
+ * What makes config.json that of a classifier: labels as Hugging Face writes them (id2label, label2id, num_labels),
+ * the rest under `mamba_ts.classifier`. Whoever reads such a file as a language model would compute something else,
+ * so its model_type is ours.
  */
 import {
   type ClassifierHead,
@@ -31,7 +32,10 @@ export function headToJson(head: ClassifierHead): { fields: JsonObject; own: Jso
   };
 }
 
-/** The head that a config.json describes, with all that is wrong with it; null for a language model. `own`: its block `mamba_ts`. */
+/**
+ * The head that a config.json describes, and all that is wrong with it; null for a language model.
+ * `own`: its block `mamba_ts`.
+ */
 export function headFromJson(
   json: JsonObject,
   own: JsonObject,

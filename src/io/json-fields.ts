@@ -1,4 +1,4 @@
-/** Fields out of a JSON object, checked for their kind; what is wrong is collected, so that one error can list it all. */
+/** Fields out of a JSON object, checked for their kind. What is wrong is collected: one error can list it all. */
 import { isObject, type JsonObject, kindOf } from './json.ts';
 
 type Kind = 'number' | 'boolean' | 'string';

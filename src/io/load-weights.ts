@@ -48,7 +48,24 @@ export async function loadWeights(model: Module, files: WeightFiles, weights?: W
   );
 }
 
-/** Parameters that are in memory already, in the types `weights` asks for; one of them is twice there at a time. */
+/** Fills a part of a model from the tensors below `path`, such as `backbone`: also of another kind of model. */
+export async function loadPart(
+  part: Module,
+  path: string,
+  files: WeightFiles,
+  weights?: WeightDType,
+): Promise<void> {
+  await loadWeights(part, { ...files, weight: (name) => files.weight(`${path}.${name}`) }, weights);
+}
+
+/** Where a base has the weights for the stacks of a classifier, forward and reverse; a single one serves both. */
+export function basePaths({
+  head,
+}: Pick<WeightFiles, 'head'>): ['backbone', 'backbone' | 'backbone_reverse'] {
+  return ['backbone', head?.bidirectional ? 'backbone_reverse' : 'backbone'];
+}
+
+/** Rounds what is in memory to the types `weights` asks for; one parameter is there twice at a time. */
 export async function narrowWeights(model: Module, weights: WeightDType): Promise<void> {
   for (const [name, parameter] of [...model.namedParameters()]) {
     const dtype = keptType(name, parameter.shape, parameter.dtype as WeightDType, weights, null);

@@ -9,6 +9,7 @@ import type { Shape } from '../base/shape.ts';
 import { toFloats } from '../base/weight-types.ts';
 import type { ClassifierHead } from '../models/classifier-config.ts';
 import type { ModelConfig } from '../models/config.ts';
+import { ADAPTER_CONFIG_FILE } from './adapter.ts';
 import { expectPath, FileError, fileSource, isPresent, readJson, readTextIfPresent } from './file.ts';
 import { openFolderSet } from './folder.node.ts';
 import { openGgufModel } from './gguf-model.ts';
@@ -91,7 +92,7 @@ async function withKnownTokenizer(
 }
 
 /** The others only add to it. */
-const hasTokenizer = (files: Readonly<Record<string, string>>): boolean =>
+export const hasTokenizer = (files: Readonly<Record<string, string>>): boolean =>
   'tokenizer.json' in files || 'mamba_tokenizer.json' in files;
 
 async function openPath(path: string): Promise<Pretrained> {
@@ -131,7 +132,8 @@ async function openGgufFile(path: string): Promise<Pretrained> {
   }
 }
 
-async function readTokenizer(folder: string): Promise<Record<string, string>> {
+/** The tokenizer's files in a folder, by name. */
+export async function readTokenizer(folder: string): Promise<Record<string, string>> {
   const tokenizer: Record<string, string> = {};
   for (const name of TOKENIZER_FILES) {
     const text = await readTextIfPresent(join(folder, name));
@@ -187,6 +189,11 @@ export async function openModel(folder: string, weights: string | null): Promise
 async function findWeights(folder: string): Promise<string> {
   for (const name of WEIGHTS_FILES) {
     if (await isPresent(join(folder, name))) return name;
+  }
+  if (await isPresent(join(folder, ADAPTER_CONFIG_FILE))) {
+    throw new UnsupportedError(
+      `openPretrained: expected ${WEIGHTS_FILE} in ${folder}, got an adapter, which is no model of its own. Load that of a classifier with loadClassifier; merge others with the program that trained them.`,
+    );
   }
   const others = (await readdir(folder)).filter((name) => OTHER_WEIGHTS.test(name));
   if (others.length > 0) {

@@ -45,7 +45,7 @@ export function outputName(config: ModelConfig, head: ClassifierHead | null = nu
   return config.tie_embeddings ? EMBEDDINGS : LM_HEAD;
 }
 
-/** Every tensor of a model with its shape, in the order of the forward pass: of a language model, or with `head` of a classifier. */
+/** Every tensor with its shape, in the order of the forward pass: of a language model, or with `head` a classifier. */
 export function expectedTensors(config: ModelConfig, head: ClassifierHead | null = null): Map<string, Shape> {
   const { d_model: d } = config;
   const tensors = new Map<string, Shape>();

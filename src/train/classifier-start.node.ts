@@ -1,24 +1,33 @@
 /** What a classification run begins with: a classifier with random weights, on a pretrained backbone, or from its own checkpoint. */
 import { ConfigError } from '../base/errors.ts';
+import { basePaths } from '../io/load-weights.ts';
 import { openPretrained, type Pretrained } from '../io/pretrained.node.ts';
 import { Classifier } from '../models/classifier.ts';
 import type { ClassifierHead, LoraConfig } from '../models/classifier-config.ts';
 import type { TrainClassifyEvent } from './train-classify-events.ts';
 import { backboneInput, type ClassifySettings } from './train-classify-options.ts';
 
-/** Opens the pretrained model that a backbone starts from. Close it. */
+/**
+ * Opens the pretrained model that a backbone starts from. Close it. Throws ConfigError for one whose adapters are
+ * not merged.
+ */
 export async function openBase(
   from: string,
   onProgress?: (event: TrainClassifyEvent) => void,
 ): Promise<Pretrained> {
-  return openPretrained(from, {
+  const base = await openPretrained(from, {
     onProgress(event) {
       if (event.kind === 'notice') onProgress?.(event);
     },
   });
+  if (!base.head?.lora) return base;
+  await base.close();
+  throw new ConfigError(
+    `train: expected a pretrained model without adapters, got one with (${base.path}). Load it with loadClassifier and save it, which merges them.`,
+  );
 }
 
-/** A new classifier with what is not trained frozen. Its reverse stack starts from the same pretrained weights. */
+/** A new classifier with what is not trained frozen. A base of one direction gives both stacks their weights. */
 export async function buildClassifier(
   settings: ClassifySettings,
   { labels, vocabSize, base }: { labels: string[]; vocabSize: number; base: Pretrained | null },
@@ -42,8 +51,9 @@ export async function buildClassifier(
     { seed },
   );
   if (base) {
-    for (const stack of model.stacks) {
-      for (const [name, tensor] of stack.namedParameters('backbone.'))
+    const paths = basePaths(base);
+    for (const [i, stack] of model.stacks.entries()) {
+      for (const [name, tensor] of stack.namedParameters(`${paths[i]}.`))
         if (!/\.lora\.[AB]$/.test(name)) tensor.write(await base.tensor(name));
     }
   }

@@ -134,7 +134,12 @@ export async function trainClassify(options: TrainClassifyOptions): Promise<Trai
           if (parts.test.length > 0) test = await answer(parts.test, encodeExamples(parts.test, model));
           if (options.baselines ?? true) baselines = await baselinesOf(parts, options);
           if (head.lora)
-            await saveAdapter(join(out, ADAPTER_FOLDER), { root: model, head, base: settings.from! });
+            await saveAdapter(join(out, ADAPTER_FOLDER), {
+              root: model,
+              head,
+              base: settings.from!,
+              tokenizer: tokenizer.toFiles(),
+            });
         },
       };
     },
