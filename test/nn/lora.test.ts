@@ -17,7 +17,7 @@ import { splitLinearRef } from '../../src/ops/linear.ts';
 import { gradcheck } from '../../src/tensor/gradcheck.ts';
 import { add, matmul, mul } from '../../src/tensor/primitives.ts';
 import { scope } from '../../src/tensor/scope.ts';
-import { backwardFrom } from '../../src/tensor/tape.ts';
+import { backwardFrom, recompute } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
 import { devices, reportMissing } from '../kernels/devices.ts';
 import { f64, GRADCHECK_TOLERANCE, randomInput } from '../support/f64.ts';
@@ -225,6 +225,22 @@ test.each([true, false])('frozen %s: the products of the backward pass', (isFroz
   // to W (7, 5) only where it is trained.
   expect(sizes.filter((size) => size === '7x5').length).toBe(isFrozen ? 0 : 1);
   expect(sizes.length).toBe(isFrozen ? 8 : 9);
+});
+
+test('recomputed behind inputs without gradient, the adapters get the same gradients', async () => {
+  const values = valuesOf([[7], 5, 2, 3]);
+  const gradients = async (isRecomputed: boolean) => {
+    const layer = layerOf(values, 5, 2, reference);
+    const x = Tensor.from(values.x!, [3, 5], { device: reference });
+    const cotangent = Tensor.from(values.d0!, [3, 7], { device: reference });
+    withDevice(reference, () => {
+      const ys = isRecomputed ? recompute((u) => [layer.forward(u)], [x]) : [layer.forward(x)];
+      backwardFrom(ys, [cotangent]);
+    });
+    const { A, B } = layer.lora!;
+    return [await A.grad!.floats(), await B.grad!.floats()];
+  };
+  expect(await gradients(true)).toEqual(await gradients(false));
 });
 
 describe('addLora', () => {
