@@ -127,7 +127,7 @@ function css(text: string): Html {
 const STYLE = `
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; } th, td { text-align: left; vertical-align: top; padding: .15rem 1.5rem .15rem 0; overflow-wrap: anywhere; }
 th { font-weight: normal; color: #666; white-space: nowrap; }
 .results td { font-weight: 600; }
@@ -140,9 +140,11 @@ details { margin: .3rem 0; } summary { cursor: pointer; }
 .grid td, .grid thead th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .grid tbody th { color: inherit; white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
 .grid .strong > * { font-weight: 600; }
+@media (max-width: 40rem) { .grid th, .grid td { padding-right: .6rem; font-size: .87rem; } .grid tbody th { min-width: 4rem; } }
 @media print {
   body { max-width: none; margin: 0; font-size: 12px; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  h2 { break-after: avoid; } tr, .charts > div { break-inside: avoid; } .wide { overflow: visible; }
+  h2, .note { break-after: avoid; } ::details-content { content-visibility: visible; block-size: auto; }
+  tr, .charts > div { break-inside: avoid; } .wide { overflow: visible; }
 }
 `;
 

@@ -38,11 +38,11 @@ export interface MeasuredScores {
 }
 
 export interface ClassifyEpoch {
-  /** From 1. */
+  /** Epochs done; a fraction where an evaluation stands between two. */
   epoch: number;
-  /** Steps done at its end. */
+  /** Steps done. */
   step: number;
-  /** Mean over the epoch, in nats. */
+  /** Mean since the entry before, in nats. */
   trainLoss: number;
   validation: MeasuredScores | null;
 }
@@ -52,7 +52,7 @@ export interface ClassifyRunSummary {
   config: ClassifierConfig;
   parameterCount: number;
   /** Those that training changed: fewer with a frozen backbone or adapters. */
-  trainedParameterCount: number;
+  trainedCount: number;
   device: string;
   step: number;
   tokens: number;
@@ -87,7 +87,7 @@ export function classifyReport(run: ClassifyRunSummary, { title = titleOf(run) }
   const { settings, config, validation, test, errors, examples } = run;
   const { backbone, ...classifier } = config;
   const speed = run.elapsedSeconds > 0 ? run.tokens / run.elapsedSeconds : 0;
-  const trained = run.trainedParameterCount;
+  const trained = run.trainedCount;
   const share = (100 * trained) / run.parameterCount;
   const scores = test ?? validation;
   return {
@@ -100,7 +100,6 @@ export function classifyReport(run: ClassifyRunSummary, { title = titleOf(run) }
         ? [['of them trained', `${formatCount(trained)} (${share.toFixed(2)} %)`] as const]
         : []),
       ['steps', String(run.step)],
-      ['epochs', String(run.history.length)],
       ['tokens read', formatCount(run.tokens)],
       ['time in training steps', formatDuration(run.elapsedSeconds)],
       ['tokens per second', formatCount(speed)],
@@ -122,8 +121,7 @@ export function classifyReport(run: ClassifyRunSummary, { title = titleOf(run) }
 
 /** The run as a plain JSON object. Texts are the excerpts that the page shows; the curves are in metrics.jsonl. */
 export function classifyReportJson(run: ClassifyRunSummary, { title = titleOf(run) } = {}) {
-  const { settings, config, parameterCount, trainedParameterCount, device, step, tokens, elapsedSeconds } =
-    run;
+  const { settings, config, parameterCount, trainedCount, device, step, tokens, elapsedSeconds } = run;
   const { history, keptStep, validation, test, baselines, calibration } = run;
   const scores = test ?? validation;
   return {
@@ -132,7 +130,7 @@ export function classifyReportJson(run: ClassifyRunSummary, { title = titleOf(ru
     settings,
     config,
     parameterCount,
-    trainedParameterCount,
+    trainedCount,
     device,
     step,
     tokens,
@@ -234,7 +232,7 @@ function scoreCharts({ metrics, history }: ClassifyRunSummary): Chart[] {
 function epochs({ history, keptStep }: ClassifyRunSummary): ReportSection {
   const four = (value: number | undefined): string => value?.toFixed(4) ?? '-';
   const rows = history.map(({ epoch, step, trainLoss, validation }) => [
-    `${epoch}${step === keptStep ? ', kept' : ''}`,
+    `${Number(epoch.toFixed(2))}${step === keptStep ? ', kept' : ''}`,
     step,
     ...[trainLoss, validation?.loss, validation?.accuracy, validation?.macroF1].map(four),
   ]);
