@@ -60,7 +60,6 @@ export { lossChart, writeReport } from './train/report-file.node.ts';
 export { METRICS_FILE } from './train/run.node.ts';
 export {
   ADAPTER_FOLDER,
-  type Answers,
   type TrainClassifyOptions,
   type TrainClassifyResult,
   trainClassify,

@@ -22,6 +22,7 @@ export {
   type TokenData,
 } from './data-tokens.ts';
 export { type EvaluateOptions, type Evaluation, evaluate } from './evaluate.ts';
+export { type Answers, evaluateClassifier } from './evaluate-classifier.ts';
 export {
   checkLabels,
   type Example,

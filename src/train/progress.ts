@@ -30,53 +30,85 @@ const SMOOTHING = 20;
 
 /** Feed it the events of train() or trainLm(). */
 export function progressLine(stream: ProgressStream, options: ProgressOptions): Progress {
-  const { now = () => performance.now() } = options;
-  const interval = stream.isTTY ? TTY_INTERVAL_MS : PLAIN_INTERVAL_MS;
-  let shownAt = now();
-  let loss = Number.NaN;
-  let steps = 0;
-  let line = '';
-  let isOpen = false;
+  const { bytes, steps, now } = options;
+  const line = liveLine(stream, { now });
+  const pace = runningPace();
   let validation = '';
-  let last = { tokens: 0, seconds: 0 };
-  let speed = 0;
-  const show = (): void => {
-    const text = line + validation;
-    if (stream.isTTY) {
-      const width = (stream.columns ?? 80) - 1;
-      stream.write(`\r\u001b[2K${text.slice(0, width)}`);
-      isOpen = true;
-    } else stream.write(`${text}\n`);
-    shownAt = now();
-  };
   return {
     handle(event) {
-      if (event.kind === 'metrics' && event.metrics.validation) {
-        validation = `  held-out ${formatLoss(event.metrics.validation.loss, options.bytes)}`;
-      }
+      if (event.kind === 'metrics' && event.metrics.validation)
+        validation = `  held-out ${formatLoss(event.metrics.validation.loss, bytes)}`;
       if (event.kind !== 'step') return;
-      steps++;
-      const weight = 1 / Math.min(steps, SMOOTHING);
-      loss = steps === 1 ? event.loss : loss + (event.loss - loss) * weight;
-      const seconds = event.elapsedSeconds - last.seconds;
-      if (steps > 1 && seconds > 0) {
-        const current = (event.tokens - last.tokens) / seconds;
-        speed = speed === 0 ? current : speed + (current - speed) * weight;
-      }
-      last = { tokens: event.tokens, seconds: event.elapsedSeconds };
-      const left = (event.elapsedSeconds * (1 - event.progress)) / event.progress;
-      line = [
-        options.steps ? `step ${event.step}/${options.steps}` : `step ${event.step}`,
-        formatLoss(loss, options.bytes),
-        `${formatCount(speed)} tokens/s`,
-        `${formatDuration(left)} left`,
-      ].join('  ');
-      if (event.progress >= 1 || now() - shownAt >= interval) show();
+      const { loss, speed } = pace(event);
+      const parts = [
+        steps ? `step ${event.step}/${steps}` : `step ${event.step}`,
+        formatLoss(loss, bytes),
+        speed,
+      ];
+      line.show(parts.join('  ') + validation, event.progress >= 1);
+    },
+    end: line.end,
+  };
+}
+
+/** A line that is written over on a terminal, and written out every few seconds elsewhere. */
+export interface LiveLine {
+  /** What is going on now; not written if the last was written a moment ago, unless it must be. */
+  show(text: string, isDue?: boolean): void;
+  /** A line that stays, in the place of the live one. */
+  print(text: string): void;
+  /** Leaves the live line behind; call it before writing anything else. */
+  end(): void;
+}
+
+export function liveLine(
+  stream: ProgressStream,
+  { now = () => performance.now() }: { now?: () => number } = {},
+): LiveLine {
+  const interval = stream.isTTY ? TTY_INTERVAL_MS : PLAIN_INTERVAL_MS;
+  let shownAt = now();
+  let isOpen = false;
+  return {
+    show(text, isDue = false) {
+      if (!isDue && now() - shownAt < interval) return;
+      shownAt = now();
+      isOpen = stream.isTTY === true;
+      stream.write(isOpen ? `${CLEAR}${text.slice(0, (stream.columns ?? 80) - 1)}` : `${text}\n`);
+    },
+    print(text) {
+      stream.write(`${isOpen ? CLEAR : ''}${text}\n`);
+      isOpen = false;
     },
     end() {
       if (isOpen) stream.write('\n');
       isOpen = false;
     },
+  };
+}
+
+/** Back to the first column, and nothing on the line. */
+const CLEAR = '\r\u001b[2K';
+
+type StepEvent = Extract<TrainEvent, { kind: 'step' }>;
+
+/** From the steps of a run: the loss, smoothed, and tokens per second with the time that is left. */
+export function runningPace(): (event: StepEvent) => { loss: number; speed: string } {
+  let loss = Number.NaN;
+  let steps = 0;
+  let last = { tokens: 0, seconds: 0 };
+  let speed = 0;
+  return (event) => {
+    steps++;
+    const weight = 1 / Math.min(steps, SMOOTHING);
+    loss = steps === 1 ? event.loss : loss + (event.loss - loss) * weight;
+    const seconds = event.elapsedSeconds - last.seconds;
+    if (steps > 1 && seconds > 0) {
+      const current = (event.tokens - last.tokens) / seconds;
+      speed = speed === 0 ? current : speed + (current - speed) * weight;
+    }
+    last = { tokens: event.tokens, seconds: event.elapsedSeconds };
+    const left = (event.elapsedSeconds * (1 - event.progress)) / event.progress;
+    return { loss, speed: `${formatCount(speed)} tokens/s  ${formatDuration(left)} left` };
   };
 }
 

@@ -45,8 +45,8 @@ export interface OpenRun<B, E, F extends Figures, S extends Figures> extends Tra
   evaluateEvery?: number;
   /** Keeps the weights of the best evaluation: they are what the folder holds, and the model in the end. */
   best?: { rank(evaluation: E): number[]; patience: number | null };
-  /** Called when everything is restored, before the first step. */
-  begin(step: number): void;
+  /** Called when everything is restored, before the first step; `metrics` are those of the steps before. */
+  begin(step: number, metrics: StepMetrics<F, S>[]): void;
   /** Called when the run has ended by itself, before its files are closed. */
   finish?(): Promise<void>;
 }
@@ -119,7 +119,7 @@ export async function runTraining<St extends RunSettings, B, E, F extends Figure
     const { parameterCount } = model;
     const device = model.parameters()[0]!.device.description;
     const steps = opened.steps ?? settings.steps;
-    opened.begin(position.step);
+    opened.begin(position.step, [...metrics]);
     const result = await train({
       task,
       optimizer,

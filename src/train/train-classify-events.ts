@@ -1,6 +1,7 @@
 /** What a classification run tells while it goes on. */
 import type { ClassifierConfig } from '../models/classifier-config.ts';
 import type { TrainEvent } from './loop.ts';
+import type { StepMetrics } from './metrics.ts';
 import type { ClassifyFigures, ClassifyScores } from './task-classify.ts';
 import type { ClassifySettings } from './train-classify-options.ts';
 
@@ -32,4 +33,6 @@ export type TrainClassifyEvent =
       steps: number | null;
       /** Steps done before; 0 for a new run. */
       step: number;
+      /** Those of the steps before. */
+      metrics: StepMetrics<ClassifyFigures, ClassifyScores>[];
     };

@@ -3,20 +3,18 @@
  * the best one, the optimizer and metrics.jsonl. Node only; prints nothing.
  */
 import { join } from 'node:path';
-import type { Tokenizer } from '../base/tokenizer.ts';
 import { saveAdapter } from '../io/adapter.node.ts';
 import type { Classifier } from '../models/classifier.ts';
-import { predictIds } from '../predict/index.ts';
-import { encodeText } from '../text/piece-encoder.ts';
 import { tokenizerFromFiles } from '../text/tokenizer.ts';
 import { type BaselineResult, runBaselines } from './baselines.ts';
 import { buildClassifier, openBase, restoredClassifier } from './classifier-start.node.ts';
 import { batchesPerEpoch, type LabelledText, labelledBatches } from './data-labelled.ts';
+import { type Answers, answersOf, encodeExamples } from './evaluate-classifier.ts';
 import { openExamples } from './examples.node.ts';
 import type { Example, ExampleParts } from './examples.ts';
 import { type RunOptions, type RunResult, type RunSpec, runTraining } from './run.node.ts';
 import { openTokenizer } from './run-tokenizer.node.ts';
-import { type ClassScores, scoreClasses } from './scores.ts';
+import type { ClassScores } from './scores.ts';
 import { type ClassifyFigures, type ClassifyScores, classification } from './task-classify.ts';
 import type { TrainClassifyEvent } from './train-classify-events.ts';
 import {
@@ -31,14 +29,6 @@ export const ADAPTER_FOLDER = 'adapter';
 export interface TrainClassifyOptions extends RunOptions<ClassifySettings, TrainClassifyEvent> {
   /** Also scores naive Bayes and logistic regression on the same texts. Default true. */
   baselines?: boolean;
-}
-
-/** What the classifier answered on a set of texts. */
-export interface Answers {
-  examples: Example[];
-  /** Per example, in the order of the labels. */
-  probabilities: Float64Array[];
-  scores: ClassScores;
 }
 
 export interface TrainClassifyResult
@@ -96,10 +86,10 @@ export async function trainClassify(options: TrainClassifyOptions): Promise<Trai
         .reduce((sum, { requiresGrad, size }) => sum + (requiresGrad ? size : 0), 0);
       const steps = settings.epochs === null ? settings.steps : settings.epochs * stepsPerEpoch;
       const { backbone, ...head } = model.config;
-      const answer = async (examples: Example[], encoded: readonly LabelledText[]): Promise<Answers> => {
-        const probabilities = await answersOf(model, encoded, onProgress);
-        return { examples, probabilities, scores: scoresOf(model, encoded, probabilities) };
-      };
+      const answer = (examples: Example[], encoded: readonly LabelledText[]): Promise<Answers> =>
+        answersOf(model, examples, encoded, {
+          onProgress: (doneTexts, totalTexts) => onProgress?.({ kind: 'evaluation', doneTexts, totalTexts }),
+        });
       return {
         task: classification(model, {
           ...settings,
@@ -114,8 +104,8 @@ export async function trainClassify(options: TrainClassifyOptions): Promise<Trai
           rank: ({ accuracy, logLoss }) => [accuracy, -logLoss],
           patience: settings.patience || null,
         },
-        evaluate: async () => scoresOf(model, validTexts, await answersOf(model, validTexts, onProgress)),
-        begin: (step) =>
+        evaluate: async () => (await answer(parts.valid, validTexts)).scores,
+        begin: (step, metrics) =>
           onProgress?.({
             kind: 'begin',
             settings,
@@ -128,6 +118,7 @@ export async function trainClassify(options: TrainClassifyOptions): Promise<Trai
             stepsPerEpoch,
             steps,
             step,
+            metrics,
           }),
         async finish() {
           valid = await answer(parts.valid, validTexts);
@@ -148,42 +139,6 @@ export async function trainClassify(options: TrainClassifyOptions): Promise<Trai
   const model = trained as unknown as Classifier; // opened by now
   await model.refreshFingerprint();
   return { ...result, model, stepsPerEpoch, trainedCount, valid, test, baselines };
-}
-
-/** As the classifier reads them. */
-export function encodeExamples(
-  examples: readonly Example[],
-  { config, tokenizer }: Classifier,
-): LabelledText[] {
-  const classes = new Map(config.labels.map((label, id) => [label, id]));
-  return examples.map(({ text, label }) => ({
-    ids: Int32Array.from(encodeText(tokenizer as Tokenizer, text, config.maxTokens)),
-    label: classes.get(label) ?? -1,
-  }));
-}
-
-async function answersOf(
-  model: Classifier,
-  texts: readonly LabelledText[],
-  onProgress: TrainClassifyOptions['onProgress'],
-): Promise<Float64Array[]> {
-  return predictIds(
-    model,
-    texts.map(({ ids }) => ids),
-    { onProgress: (doneTexts, totalTexts) => onProgress?.({ kind: 'evaluation', doneTexts, totalTexts }) },
-  );
-}
-
-function scoresOf(
-  { config }: Classifier,
-  texts: readonly LabelledText[],
-  probabilities: readonly Float64Array[],
-): ClassScores {
-  return scoreClasses(
-    config.labels,
-    texts.map(({ label }) => label),
-    probabilities,
-  );
 }
 
 async function baselinesOf(
