@@ -114,10 +114,10 @@ describe('the packed package', () => {
   });
 
   it('a bundled program keeps the methods that the entry point attaches', async () => {
-    const source = `import { LanguageModel, Tensor, useDevice } from '${manifest.name}';
+    const source = `import { Classifier, LanguageModel, Tensor, useDevice } from '${manifest.name}';
       await useDevice('reference');
       const model = new LanguageModel({ d_model: 4, n_layer: 1, vocab_size: 8 });
-      console.log(typeof model.generate, typeof Tensor.ones([1]).add);`;
+      console.log(typeof model.generate, typeof Classifier.prototype.predict, typeof Tensor.ones([1]).add);`;
     const outfile = join(consumer, 'bundle.mjs');
     await bundle({
       entryPoints: [join(consumer, write('program.js', source))],
@@ -127,7 +127,7 @@ describe('the packed package', () => {
       platform: 'browser',
       logLevel: 'silent',
     });
-    expect(node([outfile]).stdout.trim()).toBe('function function');
+    expect(node([outfile]).stdout.trim()).toBe('function function function');
   });
 
   it.each([

@@ -1,6 +1,6 @@
 /** Predictions: the same bits alone, in any company and order; as the whole text at once; what cannot be read is named. */
 import { describe, expect, it } from 'vitest';
-import { ConfigError, noGrad } from '../../src/index.ts';
+import { ConfigError, noGrad, type Prediction } from '../../src/index.ts';
 import { encodeText } from '../../src/text/piece-encoder.ts';
 import { devices } from '../kernels/devices.ts';
 import { bert, KINDS, LABELS, makeClassifier, textOf } from './support.ts';
@@ -15,8 +15,8 @@ const fast = compiled.at(-1) ?? devices[0]!;
 describe.each(compiled)('company on $label', ({ backend }) => {
   it.each(KINDS)('changes no bit: $pooling, two directions $bidirectional', async (head) => {
     const model = makeClassifier(backend, head);
-    const alone = [];
-    for (const text of TEXTS) alone.push((await model.predict([text]))[0]);
+    const alone: Prediction[] = [];
+    for (const text of TEXTS) alone.push(...(await model.predict([text])));
     expect(await model.predict(TEXTS)).toEqual(alone);
     expect(await model.predict([...TEXTS].reverse())).toEqual([...alone].reverse());
     for (const batchSize of [1, 3, 100]) expect(await model.predict(TEXTS, { batchSize })).toEqual(alone);
@@ -58,8 +58,8 @@ describe('predict', () => {
     const [a, b] = await model.predict([TEXTS[5]!, TEXTS[8]!]);
     expect(a).not.toEqual(b);
     const odd = makeClassifier(backend, { labels: ['__proto__', '2', 'constructor'] });
-    const [{ scores }] = (await odd.predict(['text'])) as [{ scores: Record<string, number> }];
-    expect(Object.keys(scores).sort()).toEqual(['2', '__proto__', 'constructor']);
+    const [prediction] = await odd.predict(['text']);
+    expect(Object.keys(prediction!.scores).sort()).toEqual(['2', '__proto__', 'constructor']);
   });
 
   it('cuts texts as the classifier was trained, or as asked', async () => {
