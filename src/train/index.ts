@@ -1,5 +1,6 @@
 /** `mamba-ts/train`: optimizer, schedules, data, the training loop, evaluation, reports. Importable in a browser. */
 export { AdamW, type AdamWOptions, decays } from './adamw.ts';
+export { type BaselineOptions, type BaselineResult, type LabelledText, runBaselines } from './baselines.ts';
 export {
   type Batch,
   type BatchOptions,
@@ -62,6 +63,7 @@ export {
   renderReport,
 } from './report.ts';
 export { type Content, type Html, html } from './report-html.ts';
+export { RUN_DEFAULTS, type RunSettings } from './run-settings.ts';
 export {
   makeSchedule,
   rateAtProgress,
@@ -71,6 +73,7 @@ export {
   type ScheduleKind,
   shapeAt,
 } from './schedule.ts';
+export { type ClassScore, type ClassScores, scoreClasses } from './scores.ts';
 export { confusionText, type ScoredModel, scoresTable, verdict } from './scores-text.ts';
 export { type Loss, type StepOptions, type StepOutcome, trainStep } from './step.ts';
 export type { Figures, LossOptions, Task } from './task.ts';
@@ -85,18 +88,21 @@ export { type LmTask, languageModelling } from './task-lm.ts';
 export type { TrainClassifyEvent } from './train-classify-events.ts';
 export {
   CLASS_WEIGHTS,
+  CLASSIFY_DEFAULTS,
   CLASSIFY_PRESETS,
   type ClassifyPreset,
   type ClassifySettings,
   TUNINGS,
   type Tuning,
 } from './train-classify-options.ts';
+export { trainClassifyProgress } from './train-classify-progress.ts';
 export {
   type ClassifyRunSummary,
   classifyReport,
   classifyReportJson,
 } from './train-classify-report.ts';
 export {
+  confidentErrors,
   type FinishedClassification,
   type SummaryOptions,
   summarizeClassification,

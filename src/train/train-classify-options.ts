@@ -140,6 +140,13 @@ export const CLASSIFY_PRESETS = {
 } as const satisfies Record<string, Recipe>;
 export type ClassifyPreset = keyof typeof CLASSIFY_PRESETS;
 
+/** What a new run has where nothing is given, except for its data. */
+export const CLASSIFY_DEFAULTS: ClassifySettings = {
+  ...DEFAULTS,
+  ...CLASSIFY_PRESETS['text-small'],
+  preset: 'text-small',
+};
+
 /** The settings of a new run. Throws ConfigError that lists everything missing, contradictory or out of range. */
 export function resolveClassifySettings(given: Partial<ClassifySettings>): ClassifySettings {
   const { preset = given.from ? 'fine-tune' : 'text-small' } = given;

@@ -1,4 +1,4 @@
-/** From a finished classification run to the plain data of its report: epochs, calibration, errors, explained texts. */
+/** From a finished classification run to the plain data of its report: epochs, calibration, explained texts. */
 import type { Classifier } from '../models/classifier.ts';
 import { explain } from '../predict/index.ts';
 import { calibrationBins } from './calibration.ts';
@@ -41,7 +41,7 @@ export interface SummaryOptions {
   signal?: AbortSignal;
 }
 
-/** What the report of `run` shows. Explains the texts it shows, which takes a forward and a backward pass for each. */
+/** What the report of `run` shows. Each explained text takes a forward and a backward pass. */
 export async function summarizeClassification(
   run: FinishedClassification,
   { errors = 20, examples = 8, signal }: SummaryOptions = {},
@@ -69,12 +69,12 @@ export async function summarizeClassification(
     test: test?.scores ?? null,
     baselines,
     calibration: calibrationBins(truth, shown?.probabilities ?? []),
-    errors: await explained(model, confidentErrors(answers, errors), signal),
+    errors: await explained(model, shown ? confidentErrors(labels, shown, errors) : [], signal),
     examples: await explained(model, typicalAnswers(answers, labels, examples), signal),
   };
 }
 
-/** An entry per evaluation, with the mean training loss since the one before; `epoch` is a fraction between epochs. */
+/** An entry per evaluation, with the mean training loss since the one before; `epoch` may be a fraction. */
 export function epochsOf(metrics: ClassifyRunSummary['metrics'], stepsPerEpoch: number): ClassifyEpoch[] {
   const found: ClassifyEpoch[] = [];
   let [sum, begin, before] = [0, 0, 0];
@@ -90,7 +90,7 @@ export function epochsOf(metrics: ClassifyRunSummary['metrics'], stepsPerEpoch: 
 }
 
 /** As the trainer ranks them: by accuracy, of equals by the smaller loss, of equals the first. */
-function bestStep(history: readonly ClassifyEpoch[]): number | null {
+export function bestStep(history: readonly ClassifyEpoch[]): number | null {
   let best: ClassifyEpoch | null = null;
   for (const entry of history) {
     const [now, then] = [entry.validation, best?.validation];
@@ -113,9 +113,13 @@ function answersOf(labels: readonly string[], { examples, probabilities }: Answe
 
 const bySureness = (a: ExplainedText, b: ExplainedText): number => b.prediction.score - a.prediction.score;
 
-/** The wrong ones, the most confident first. */
-function confidentErrors(answers: readonly ExplainedText[], count: number): ExplainedText[] {
-  return answers
+/** Wrong answers, the most confident first; not yet explained. */
+export function confidentErrors(
+  labels: readonly string[],
+  answered: AnsweredTexts,
+  count: number,
+): ExplainedText[] {
+  return answersOf(labels, answered)
     .filter(({ label, prediction }) => label !== prediction.label)
     .sort(bySureness)
     .slice(0, count);
