@@ -1,4 +1,4 @@
-/** Whether a classifier's probabilities mean what they say: accuracy by confidence, the data of a reliability diagram. */
+/** Whether a classifier's probabilities mean what they say: accuracy by confidence, as a reliability diagram has it. */
 
 /** The examples whose top probability is above `from` and up to `to`. */
 export interface CalibrationBin {

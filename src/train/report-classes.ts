@@ -1,4 +1,4 @@
-/** Pieces of a classification report: confusion matrix, reliability diagram, and texts whose tokens are shaded. */
+/** Pieces of a classification report: confusion matrix, reliability diagram, texts whose tokens are shaded. */
 import type { CalibrationBin } from './calibration.ts';
 import { clip, type ExcerptedText, magnitude } from './explained-text.ts';
 import { type Html, html, table } from './report-html.ts';
@@ -23,9 +23,11 @@ export function confusionMatrix(labels: readonly string[], confusion: readonly (
     const cells = confusion[i]!.map((count, j) => cell(count, totals[i]!, i === j));
     return html`<tr><th title="${label}">${shortLabel(label)}</th>${cells}<td class="sum">${totals[i]!}</td></tr>\n`;
   });
-  return html`<p class="note">Rows: the true class. Columns: the predicted class. Each cell has the number of texts and its
-share of the row; blue is right, orange is wrong.</p>
-<div class="wide"><table class="matrix${isSteep ? ' steep' : ''}"><thead><tr><th class="corner">true ↓ &nbsp; predicted →</th>${heads}<th><span>all</span></th></tr></thead><tbody>
+  const corner = html`<th class="corner">true ↓ &nbsp; predicted →</th>`;
+  return html`<p class="note">Rows: the true class. Columns: the predicted class. Each cell has the number of texts
+and its share of the row; blue is right, orange is wrong.</p>
+<div class="wide"><table class="matrix${isSteep ? ' steep' : ''}">
+<thead><tr>${corner}${heads}<th><span>all</span></th></tr></thead><tbody>
 ${rows}</tbody></table></div>`;
 }
 
@@ -49,8 +51,8 @@ function frequentConfusions(
   const rows = pairs
     .slice(0, SHOWN_CONFUSIONS)
     .map(({ i, j, count }) => [labels[i]!, labels[j]!, count, percent(count / totals[i]!)]);
-  return html`<p class="note">${labels.length} classes are too many for a matrix. The most frequent of ${pairs.length}
-confusions:</p>
+  return html`<p class="note">${labels.length} classes are too many for a matrix. The most frequent of
+${pairs.length} confusions:</p>
 <div class="named">${table(['true', 'predicted', 'texts', 'of the class'], rows)}</div>`;
 }
 
@@ -65,14 +67,17 @@ export function reliability(bins: readonly CalibrationBin[]): Html {
     if (confidence === null || accuracy === null) return null;
     const width = ((to - from) * size - 1.5).toFixed(1);
     const high = (histogram * count) / most;
-    return html`<g><title>confidence ${percent(from)} to ${percent(to)}: ${count} texts, mean confidence ${confidence.toFixed(3)}, accuracy ${accuracy.toFixed(3)}</title>
+    return html`<g><title>confidence ${percent(from)} to ${percent(to)}: ${count} texts,
+mean confidence ${confidence.toFixed(3)}, accuracy ${accuracy.toFixed(3)}</title>
 <rect class="bar" x="${x(from)}" y="${y(accuracy)}" width="${width}" height="${(accuracy * size).toFixed(1)}"/>
 <circle class="dot" cx="${x(confidence)}" cy="${y(accuracy)}" r="3.5"/>
-<rect class="count" x="${x(from)}" y="${(under - high).toFixed(1)}" width="${width}" height="${high.toFixed(1)}"/></g>\n`;
+<rect class="count" x="${x(from)}" y="${(under - high).toFixed(1)}" width="${width}"
+  height="${high.toFixed(1)}"/></g>\n`;
   });
   const ticks = [0, 0.25, 0.5, 0.75, 1].map(
     (tick) => html`<line class="rule" x1="${x(0)}" x2="${x(1)}" y1="${y(tick)}" y2="${y(tick)}"/>
-<text class="left" x="${left - 6}" y="${y(tick)}" dy=".35em">${percent(tick)}</text><text x="${x(tick)}" y="${under + 16}">${percent(tick)}</text>\n`,
+<text class="left" x="${left - 6}" y="${y(tick)}" dy=".35em">${percent(tick)}</text>
+<text x="${x(tick)}" y="${under + 16}">${percent(tick)}</text>\n`,
   );
   const middle = `translate(11 ${y(0.5)}) rotate(-90)`;
   const filled = bins.filter((bin) => bin.count > 0);
@@ -82,26 +87,33 @@ export function reliability(bins: readonly CalibrationBin[]): Html {
     confidence!.toFixed(3),
     accuracy!.toFixed(3),
   ]);
-  return html`<div class="beside"><svg class="reliability" role="img" aria-label="accuracy by confidence" viewBox="0 0 ${left + size + 20} ${under + 40}">
+  const box = `0 0 ${left + size + 20} ${under + 40}`;
+  return html`<div class="beside">
+<svg class="reliability" role="img" aria-label="accuracy by confidence" viewBox="${box}">
 ${ticks}${bars}<line class="ideal" x1="${x(0)}" y1="${y(0)}" x2="${x(1)}" y2="${y(1)}"/>
-<text transform="${middle}">accuracy</text><text class="left" x="${left - 6}" y="${under - histogram / 2}" dy=".35em">texts</text>
+<text transform="${middle}">accuracy</text>
+<text class="left" x="${left - 6}" y="${under - histogram / 2}" dy=".35em">texts</text>
 <text x="${x(0.5)}" y="${under + 34}">confidence</text></svg>
 ${table(['confidence', 'texts', 'mean', 'accuracy'], rows)}</div>`;
 }
 
 /** What the shades mean; once per section. */
-export const SHADES_LEGEND = html`<p class="note legend"><span class="words">${[...shadeNames('n')].reverse().map(swatch)}</span> against the
-predicted label (underlined), <span class="words">${shadeNames('p').map(swatch)}</span> for it. Weights are gradient × input of the label's logit minus the mean of the
-others'; shades are relative to the strongest token of each text, and pointing at a token shows its weight.</p>`;
+export const SHADES_LEGEND = html`<p class="note legend">
+<span class="words">${shadeNames('n').reverse().map(swatch)}</span> against the predicted label (underlined),
+<span class="words">${shadeNames('p').map(swatch)}</span> for it. Weights are gradient × input of the label's logit
+minus the mean of the others'; shades are relative to the strongest token of each text, and pointing at a token
+shows its weight.</p>`;
 
 /** A text with what was said of it; its tokens are shaded where they have weights. */
 export function explainedText({ text, where, label, prediction, tokens, cut }: ExcerptedText): Html {
-  const truth = label === null ? null : html` <span class="truth">truth <b>${shortLabel(label)}</b></span>`;
+  const truth = label === null ? null : html`<span>truth <b>${shortLabel(label)}</b></span>`;
   const most = tokens ? Math.max(...tokens.map((token) => magnitude(token.weight))) : 0;
   const body = tokens ? tokens.map((token) => shaded(token, most)) : text;
   const dots = html`<i class="cut">…</i>`;
-  return html`<article><header><span class="said">predicted <b>${shortLabel(prediction.label)}</b> ${prediction.score.toFixed(4)}</span>${truth}
-<code>${where}</code></header><div class="words" dir="auto">${cut.before ? dots : null}${body}${cut.after ? dots : null}</div></article>\n`;
+  const words = [cut.before ? dots : null, body, cut.after ? dots : null];
+  const said = html`predicted <b>${shortLabel(prediction.label)}</b> ${prediction.score.toFixed(4)}`;
+  return html`<article><header><span>${said}</span>${truth}<code>${where}</code></header>
+<div class="words" dir="auto">${words}</div></article>\n`;
 }
 
 function shaded({ text, weight }: { text: string; weight: number }, most: number): Html {

@@ -29,14 +29,14 @@ export function byAccuracy(rows: readonly ScoredModel[]): ScoredModel[] {
   return [...rows].sort(({ scores: a }, { scores: b }) => b.accuracy - a.accuracy || b.macroF1 - a.macroF1);
 }
 
-/** Models and baselines as a table, the best first; `name` heads the first column. Lines end without a line feed. */
+/** Models and baselines as a table, the best first; `name` heads the first column. No line feed at the end. */
 export function scoresTable(rows: readonly ScoredModel[], name = ''): string {
   const cells = byAccuracy(rows).map((row) => [plain(row.name, NAME_COLUMNS), ...scoreCells(row)]);
   return align([[name, ...SCORE_COLUMNS], ...cells]);
 }
 
 /**
- * Examples by true class (rows) and predicted class (columns) as a table; above 12 classes a line that says where to look.
+ * Examples by true class (rows) and predicted class (columns); above 12 classes a line that says where to look.
  * Control characters in labels become `?`, long labels are cut.
  */
 export function confusionText(labels: readonly string[], confusion: readonly (readonly number[])[]): string {

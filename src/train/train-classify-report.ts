@@ -174,8 +174,8 @@ function scoresOf({ test, validation }: ClassifyRunSummary): ReportSection {
   const rows = [...(test ? [row('test', test)] : []), ...(validation ? [row('validation', validation)] : [])];
   const head = ['', 'accuracy', '95 % interval', 'macro-F1', 'AUC', 'log loss', 'ECE', 'texts'];
   const body = html`${table(head, rows)}
-<p class="note">Macro-F1: the mean of the classes' F1. AUC: area under the ROC curve. Log loss in nats. ECE: expected calibration
-error, 0 is best. The interval is Wilson's, for texts like these.</p>`;
+<p class="note">Macro-F1: the mean of the classes' F1. AUC: area under the ROC curve. Log loss in nats. ECE: expected
+calibration error, 0 is best. The interval is Wilson's, for texts like these.</p>`;
   return { title: 'Scores', body };
 }
 
@@ -188,8 +188,8 @@ ${table(
   rows.map((row) => [named(row), ...scoreCells(row)]),
   (row) => rows[row] === model,
 )}
-<p class="note">All measured on the same ${scores.examples} texts of the ${partOf(run)} part. Seconds: of training, for
-baselines with reading and answering.</p>`;
+<p class="note">All measured on the same ${scores.examples} texts of the ${partOf(run)} part. Seconds: of
+training, for baselines with reading and answering.</p>`;
   return { title: 'Beside simple baselines', body };
 }
 
@@ -261,9 +261,9 @@ function calibrationBody(bins: readonly CalibrationBin[], scores: ClassScores): 
   const gap = mean - scores.accuracy;
   const manner =
     Math.abs(gap) < 5e-4 ? 'neither too sure nor too modest' : gap > 0 ? 'too sure' : 'too modest';
-  return html`<p class="note">A probability is well calibrated when, of all answers given with 80 %, 80 % are right: bars then end on
-the dashed line. Here the mean confidence is ${mean.toFixed(4)} and the accuracy ${scores.accuracy.toFixed(4)}: on the whole the model is
-${manner}. Expected calibration error ${scores.calibrationError.toFixed(4)}.</p>
+  return html`<p class="note">A probability is well calibrated when, of all answers given with 80 %, 80 % are right:
+bars then end on the dashed line. Here the mean confidence is ${mean.toFixed(4)} and the accuracy
+${scores.accuracy.toFixed(4)}: on the whole the model is ${manner}. Expected calibration error ${scores.calibrationError.toFixed(4)}.</p>
 ${reliability(bins)}`;
 }
 
