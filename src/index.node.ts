@@ -34,7 +34,7 @@ export type { HubOptions, LoadEvent } from './io/hub.node.ts';
 export { formatBytes } from './io/hub-choice.ts';
 export type { LocateOptions } from './io/locate.node.ts';
 export { openPretrained, openTensorFile, type Pretrained } from './io/pretrained.node.ts';
-export { loadClassifier, saveClassifier } from './load-classifier.node.ts';
+export { loadClassifier, modelKind, saveClassifier } from './load-classifier.node.ts';
 export { type LoadModelOptions, loadModel, saveModel } from './load-model.node.ts';
 export {
   type Comparison,

@@ -7,8 +7,9 @@ import { saveCheckpoint } from './io/checkpoint.node.ts';
 import { FileError, isPresent } from './io/file.ts';
 import { DownloadError } from './io/http.node.ts';
 import { basePaths, loadPart, loadWeights, narrowWeights } from './io/load-weights.ts';
+import type { LocateOptions } from './io/locate.node.ts';
 import { CONFIG_FILE } from './io/model-files.ts';
-import { hasTokenizer, type Pretrained, readTokenizer } from './io/pretrained.node.ts';
+import { hasTokenizer, openPretrained, type Pretrained, readTokenizer } from './io/pretrained.node.ts';
 import { type LoadModelOptions, readTokenizerOf, storedTensors, withPretrained } from './load-model.node.ts';
 import { Classifier } from './models/classifier.ts';
 import type { ClassifierHead } from './models/classifier-config.ts';
@@ -40,6 +41,19 @@ export async function loadClassifier(idOrPath: string, options: LoadModelOptions
       await loadWeights(classifier, files, lora ? 'f32' : options.weights);
     });
   });
+}
+
+/**
+ * Which of loadModel and loadClassifier opens it. Reads headers, fetches a hub's model, and throws as these do when there is none.
+ */
+export async function modelKind(
+  idOrPath: string,
+  options: LocateOptions = {},
+): Promise<'language model' | 'classifier'> {
+  if (await isAdapter(idOrPath)) return 'classifier';
+  const files = await openPretrained(idOrPath, options);
+  await files.close();
+  return files.head ? 'classifier' : 'language model';
 }
 
 /** `fill` gives every parameter its values; adapters it leaves are merged. */
