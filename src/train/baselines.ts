@@ -11,14 +11,14 @@ import { type ClassScores, scoreClasses } from './scores.ts';
 import { type SparseRows, TfIdf } from './tf-idf.ts';
 
 /** A text and its class id, the place of its label. */
-export interface LabelledText {
+export interface BaselineText {
   text: string;
   label: number;
 }
 
 export interface BaselineOptions {
-  train: readonly LabelledText[];
-  test: readonly LabelledText[];
+  train: readonly BaselineText[];
+  test: readonly BaselineText[];
   labels: readonly string[];
   /** Stops with the signal's reason. */
   signal?: AbortSignal;
@@ -56,7 +56,7 @@ export async function runBaselines(options: BaselineOptions): Promise<BaselineRe
   check(options);
   const truth = Int32Array.from(train, ({ label }) => label);
   const testTruth = Int32Array.from(test, ({ label }) => label);
-  const textsOf = (texts: readonly LabelledText[]): string[] => texts.map(({ text }) => text);
+  const textsOf = (texts: readonly BaselineText[]): string[] => texts.map(({ text }) => text);
 
   const begin = performance.now();
   const numbers = new WordNumbers();

@@ -1,6 +1,6 @@
 /** `mamba-ts/train`: optimizer, schedules, data, the training loop, evaluation, reports. Importable in a browser. */
 export { AdamW, type AdamWOptions, decays } from './adamw.ts';
-export { type BaselineOptions, type BaselineResult, type LabelledText, runBaselines } from './baselines.ts';
+export { type BaselineOptions, type BaselineResult, type BaselineText, runBaselines } from './baselines.ts';
 export {
   type Batch,
   type BatchOptions,

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { ConfigError } from '../../src/base/errors.ts';
 import { Rng } from '../../src/base/rng.ts';
 import { WordNumbers, words } from '../../src/train/baseline-words.ts';
-import { type LabelledText, runBaselines } from '../../src/train/baselines.ts';
+import { type BaselineText, runBaselines } from '../../src/train/baselines.ts';
 import { minimise } from '../../src/train/lbfgs.ts';
 import { LogisticRegression } from '../../src/train/logistic-regression.ts';
 import { fitNaiveBayes } from '../../src/train/naive-bayes.ts';
@@ -12,8 +12,8 @@ import { TfIdf } from '../../src/train/tf-idf.ts';
 
 interface GoldenModels {
   classes: number;
-  train: LabelledText[];
-  test: LabelledText[];
+  train: BaselineText[];
+  test: BaselineText[];
   features: number;
   values: number[][];
   naiveBayes: number[][];
@@ -24,17 +24,17 @@ const golden = JSON.parse(
   readFileSync(new URL('../fixtures/classification/golden.json', import.meta.url), 'utf8'),
 ) as { models: GoldenModels[] };
 
-const textsOf = (of: readonly LabelledText[]): string[] => of.map(({ text }) => text);
-const truthOf = (of: readonly LabelledText[]): Int32Array => Int32Array.from(of, ({ label }) => label);
+const textsOf = (of: readonly BaselineText[]): string[] => of.map(({ text }) => text);
+const truthOf = (of: readonly BaselineText[]): Int32Array => Int32Array.from(of, ({ label }) => label);
 
-async function read(train: readonly LabelledText[], test: readonly LabelledText[]) {
+async function read(train: readonly BaselineText[], test: readonly BaselineText[]) {
   const numbers = new WordNumbers();
   const trainWords = await numbers.read(textsOf(train), true);
   const testWords = await numbers.read(textsOf(test), false);
   return { trainWords, testWords, wordCount: numbers.size };
 }
 
-async function vectors(train: readonly LabelledText[], test: readonly LabelledText[], maxFeatures = 1e6) {
+async function vectors(train: readonly BaselineText[], test: readonly BaselineText[], maxFeatures = 1e6) {
   const { trainWords, testWords, wordCount } = await read(train, test);
   const tfIdf = await TfIdf.fit(trainWords, { wordCount, maxFeatures });
   const rows = await tfIdf.transform(trainWords);
@@ -181,7 +181,7 @@ describe('logistic regression', () => {
 });
 
 describe('runBaselines', () => {
-  const toy = (from: number, to: number): LabelledText[] =>
+  const toy = (from: number, to: number): BaselineText[] =>
     Array.from({ length: to - from }, (_, i) => {
       const n = from + i;
       const kind = ['cats purr', 'dogs bark', 'fish swim'][n % 3]!;
@@ -202,7 +202,7 @@ describe('runBaselines', () => {
   });
 
   test('word order counts for pairs of words only', async () => {
-    const texts = (n: number): LabelledText[] =>
+    const texts = (n: number): BaselineText[] =>
       Array.from({ length: n }, (_, i) => ({
         text: i % 2 ? 'not good at all' : 'all at good not',
         label: i % 2,
