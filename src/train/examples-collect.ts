@@ -12,6 +12,7 @@ export interface ExampleFields {
 
 /** Places shown per kind of problem. */
 const SHOWN_PLACES = 3;
+const SHOWN_COLUMNS = 20;
 const PROGRESS_EVERY = 1000;
 const CORRECT = 'Correct or remove them.';
 const NAME_COLUMNS = 'Name the columns that hold text and label (--text, --label).';
@@ -59,8 +60,11 @@ export class ExampleCollector {
       const count = there.filter((name) => name === column).length;
       if (count === 1) continue;
       const expected = `the column ${JSON.stringify(column)}${count > 1 ? ' once' : ''}`;
-      const got = listProblems(there.map((name) => JSON.stringify(name.slice(0, 40)))).replaceAll(';', ',');
-      throw new ConfigError(`${where}: expected ${expected}, got ${got || 'no columns'}. ${NAME_COLUMNS}`);
+      const got = there.slice(0, SHOWN_COLUMNS).map((name) => JSON.stringify(name.slice(0, 40)));
+      if (there.length > SHOWN_COLUMNS) got.push(`${there.length - SHOWN_COLUMNS} more`);
+      throw new ConfigError(
+        `${where}: expected ${expected}, got ${got.join(', ') || 'no columns'}. ${NAME_COLUMNS}`,
+      );
     }
   }
 

@@ -4,13 +4,14 @@
  */
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { FormatError } from '../base/errors.ts';
 import { fileError } from '../io/file.ts';
 import type { ExampleCollector } from './examples-collect.ts';
 import { readWholeText } from './examples-text.node.ts';
 
-/** Files read at once. */
-const PARALLEL = 64;
+/** Files after which others may run. */
+const PAUSE_EVERY = 64;
 
 /** aclImdb's texts without a label stand in a folder like a class. */
 export const UNLABELLED_FOLDER = 'unsup';
@@ -103,9 +104,9 @@ async function readFiles(
   label: string,
   collector: ExampleCollector,
 ): Promise<void> {
-  for (let at = 0; at < names.length; at += PARALLEL) {
-    const paths = names.slice(at, at + PARALLEL).map((name) => join(folder, name));
-    const texts = await Promise.all(paths.map((path) => readWholeText(path)));
-    for (const [i, text] of texts.entries()) collector.addText(text, label, paths[i]!);
+  for (const [i, name] of names.entries()) {
+    const path = join(folder, name);
+    collector.addText(readWholeText(path), label, path);
+    if (i % PAUSE_EVERY === 0) await setImmediate();
   }
 }

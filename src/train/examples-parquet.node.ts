@@ -2,7 +2,15 @@
  * Examples from Parquet, by hyparquet, one row group after the other. Text and label are flat columns. Class names that the
  * `datasets` library stores beside numbered labels are used; -1 is its number for no label.
  */
-import type { ColumnMetaData, FileMetaData, RowGroup, SchemaElement, SchemaTree } from 'hyparquet';
+import { gunzipSync } from 'node:zlib';
+import type {
+  ColumnMetaData,
+  Compressors,
+  FileMetaData,
+  RowGroup,
+  SchemaElement,
+  SchemaTree,
+} from 'hyparquet';
 import { FormatError, MambaError } from '../base/errors.ts';
 import { fileSource } from '../io/file.ts';
 import type { ExampleCollector } from './examples-collect.ts';
@@ -12,11 +20,12 @@ const MAX_GROUP_ROWS = 1 << 24;
 
 /** Throws FormatError for files that are damaged or have no text in the text column. */
 export async function readParquet(path: string, collector: ExampleCollector): Promise<void> {
-  const [hyparquet, { compressors }, { checkPages }] = await Promise.all([
+  const [hyparquet, codecs, { checkPages }] = await Promise.all([
     import('hyparquet'),
     import('hyparquet-compressors'),
     import('./examples-parquet-pages.ts'),
   ]);
+  const compressors: Compressors = { ...codecs.compressors, GZIP: gunzip };
   const source = await fileSource(path);
   try {
     if (source.sizeBytes === 0) return;
@@ -69,6 +78,11 @@ export async function readParquet(path: string, collector: ExampleCollector): Pr
   } finally {
     await source.close();
   }
+}
+
+/** Node's own takes less than half the time. */
+function gunzip(bytes: Uint8Array, length: number): Uint8Array {
+  return gunzipSync(bytes, { maxOutputLength: Math.max(1, length) });
 }
 
 /** Where the decoder will look for a column of a row group. */

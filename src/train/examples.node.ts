@@ -17,7 +17,7 @@ import { listFolder, readClassFolders } from './examples-folder.node.ts';
 import { readJsonArray, readJsonLines } from './examples-json.node.ts';
 import { readParquet } from './examples-parquet.node.ts';
 import { readWholeText } from './examples-text.node.ts';
-import { type Imdb, openImdb } from './imdb.node.ts';
+import { type Imdb, type ImdbOptions, openImdb } from './imdb.node.ts';
 
 const PARTS = ['train', 'valid', 'test'] as const;
 type Part = (typeof PARTS)[number];
@@ -35,6 +35,8 @@ interface SharedOptions {
   textFields?: readonly string[];
   /** The column of the class. Default `label`. */
   labelField?: string;
+  /** Where the data called `imdb` is kept and comes from. */
+  imdb?: Omit<ImdbOptions, 'onProgress' | 'onRead'>;
   onProgress?: (event: ExamplesEvent) => void;
 }
 
@@ -152,8 +154,9 @@ class Reading {
 
   async #readImdb(part: Part, collector: ExampleCollector): Promise<void> {
     if (part === 'valid') throw noPart(IMDB, part, ['train', 'test']);
-    const { onProgress } = this.#options;
+    const { imdb, onProgress } = this.#options;
     this.#imdb ??= openImdb({
+      ...imdb,
       onProgress: (progress) => onProgress?.({ kind: 'download', ...progress }),
       onRead: (examples) => onProgress?.({ kind: 'read', examples }),
     });
@@ -185,7 +188,7 @@ async function readFile(path: string, collector: ExampleCollector): Promise<void
   else if (extension === '.tsv') await readCsv(path, '\t', collector);
   else if (extension === '.parquet') await readParquet(path, collector);
   else if (extension === '.txt' && !collector.fields.isLabelled) {
-    collector.addText(await readWholeText(path), '', path);
+    collector.addText(readWholeText(path), '', path);
   } else {
     throw new ConfigError(
       `data: expected .jsonl, .ndjson, .json, .csv, .tsv, .parquet or a folder per class, got ${path}. ` +
