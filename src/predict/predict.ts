@@ -36,7 +36,7 @@ export async function predict(
   return probabilities.map((values) => predictionOf(classifier.config.labels, values));
 }
 
-/** predict() of rows of at least one id each: probabilities in the order of the labels. Nothing is cut. */
+/** predict() of rows of ids: probabilities in the order of the labels. Nothing is cut. Throws ConfigError for a row without ids. */
 export async function predictIds(
   classifier: Classifier,
   rows: readonly Int32Array[],
@@ -48,6 +48,9 @@ export async function predictIds(
       `predict: expected batchSize an integer >= 1, got ${batchSize}. Correct this option.`,
     );
   }
+  const empty = rows.findIndex(({ length }) => length === 0);
+  if (empty >= 0)
+    throw new ConfigError(`predict: expected at least one id in every row, got none in row ${empty}.`);
   const order = rows.map((_, i) => i).sort((a, b) => rows[b]!.length - rows[a]!.length || a - b);
   const result: Float64Array[] = [];
   for (let done = 0; done < order.length; ) {

@@ -1,6 +1,6 @@
 /** Predictions: the same bits alone, in any company and order; as the whole text at once; what cannot be read is named. */
 import { describe, expect, it } from 'vitest';
-import { ConfigError, noGrad, type Prediction } from '../../src/index.ts';
+import { ConfigError, noGrad, type Prediction, predictIds, ShapeError } from '../../src/index.ts';
 import { encodeText } from '../../src/text/piece-encoder.ts';
 import { devices } from '../kernels/devices.ts';
 import { bert, KINDS, LABELS, makeClassifier, textOf } from './support.ts';
@@ -107,6 +107,9 @@ describe('predict', () => {
     await expect(model.predict('text' as unknown as string[])).rejects.toThrow('Write [text].');
     await expect(model.predict(['text'], { batchSize: 0 })).rejects.toThrow('batchSize an integer >= 1');
     await expect(model.predict(['text'], { maxTokens: 0 })).rejects.toThrow('maxTokens');
+    const rows = [Int32Array.of(1), new Int32Array(0)];
+    await expect(predictIds(model, rows)).rejects.toThrow('got none in row 1');
+    await expect(predictIds(model, [Int32Array.of(256)])).rejects.toThrow(ShapeError);
     model.tokenizer = null;
     await expect(model.predict(['text'])).rejects.toThrow('predict: expected a classifier with a tokenizer');
     expect(() => model.open()).toThrow(ConfigError);
