@@ -39,9 +39,13 @@ export async function readCsv(
       collector.expectColumns(columns, where);
       return;
     }
+    if (fields.length !== columns.length) {
+      collector.problem(`other than ${columns.length} columns`, where);
+      return;
+    }
     const names = columns;
-    if (fields.length === names.length) collector.add(where, (column) => fields[names.indexOf(column)]);
-    else collector.problem(`other than ${names.length} columns`, where);
+    const values = new Map(collector.columns.map((name) => [name, detached(fields[names.indexOf(name)]!)]));
+    collector.add(where, (column) => values.get(column));
   };
 
   /** Takes all records of `text` but the last, which may go on; returns where that begins, and the record. */
@@ -71,6 +75,11 @@ export async function readCsv(
   }
   const { last } = takeWhole(rest);
   if (last !== null) take(last);
+}
+
+/** A copy: what the parser gives is a slice, and would keep the whole piece of the file in memory. */
+function detached(text: string): string {
+  return Buffer.from(text).toString();
 }
 
 function badQuotes(where: string): FormatError {
