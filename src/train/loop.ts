@@ -4,6 +4,7 @@
  * from one equals the run that never stopped, bit for bit.
  */
 import { ConfigError, MambaError } from '../base/errors.ts';
+import { turn } from '../base/turn.ts';
 import type { State } from '../models/state.ts';
 import type { AdamW } from './adamw.ts';
 import type { BatchPosition, BatchStream } from './data-batches.ts';
@@ -154,7 +155,7 @@ export async function train<B, E, F extends Figures, S extends Figures>(
         await onProgress?.({ kind: 'metrics', metrics });
       }
       if (isDue(saveEvery, step)) await store();
-      await breathe();
+      await turn();
     }
     if (evaluate && !validation && isOver(options, at)) validation = await evaluate();
     await store();
@@ -280,12 +281,4 @@ function diverged(step: number, { loss, gradNorm }: { loss: number; gradNorm: nu
     `train: expected a finite loss and gradient, got loss ${loss} and gradient norm ${gradNorm} in step ${step}. ` +
       'The last checkpoint is from before. Try a lower learning rate, a longer warm-up or a smaller clip.',
   );
-}
-
-/** Lets timers, signals and other requests run: on a CPU device a step never waits for anything by itself. */
-function breathe(): Promise<void> {
-  return new Promise((resolve) => {
-    if (typeof setImmediate === 'function') setImmediate(resolve);
-    else setTimeout(resolve, 0);
-  });
 }

@@ -54,6 +54,8 @@ export interface OpenRun<B, E, F extends Figures, S extends Figures> extends Tra
 export interface RunSpec<St extends RunSettings, B, E, F extends Figures, S extends Figures> {
   /** For messages: `train lm`. */
   name: string;
+  /** Whether the folder of a run holds a classifier or a language model. */
+  makes: 'classifier' | 'language model';
   /** Complete settings of a new run. */
   resolve(given: Partial<St>): St;
   /** The settings of a run that goes on. */
@@ -91,6 +93,7 @@ export async function runTraining<St extends RunSettings, B, E, F extends Figure
   let unread = checkpoint;
   closing.push(async () => unread?.close());
   try {
+    if (checkpoint) expectTask(spec, checkpoint, out);
     const settings = checkpoint
       ? spec.resume(settingsOf(checkpoint, out) as St, options.settings)
       : spec.resolve(options.settings);
@@ -177,6 +180,18 @@ async function checkFolder(name: string, out: string, start: 'new' | 'resume' | 
   if (start === 'resume' && !isTaken) {
     throw new ConfigError(`${name}: expected a checkpoint to resume in ${out}, got none. Start a new run.`);
   }
+}
+
+function expectTask(
+  { name, makes }: { name: string; makes: string },
+  { model }: Checkpoint,
+  out: string,
+): void {
+  const found = model.head ? 'classifier' : 'language model';
+  if (found === makes) return;
+  throw new ConfigError(
+    `${name}: expected the run of a ${makes} to resume in ${out}, got that of a ${found}. Resume it with the command that began it.`,
+  );
 }
 
 /** The entries up to `step`; the file is cut behind them, so that a resumed run writes what an unbroken one would have. */

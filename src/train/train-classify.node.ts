@@ -59,6 +59,7 @@ export async function trainClassify(options: TrainClassifyOptions): Promise<Trai
   let baselines: BaselineResult[] = [];
   const spec: RunSpec<ClassifySettings, LabelledText[], ClassScores, ClassifyFigures, ClassifyScores> = {
     name: 'train classify',
+    makes: 'classifier',
     resolve: resolveClassifySettings,
     resume: resumeClassifySettings,
     async open(settings, checkpoint, closing) {

@@ -41,6 +41,7 @@ export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
   let test: Evaluation | null = null;
   const spec: RunSpec<LmSettings, Batch, Evaluation, LmFigures, LmScores> = {
     name: 'train lm',
+    makes: 'language model',
     resolve: resolveSettings,
     resume: resumeSettings,
     async open(settings, checkpoint, closing) {

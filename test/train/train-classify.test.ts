@@ -12,6 +12,7 @@ import {
   saveModel,
   type TrainClassifyOptions,
   trainClassify,
+  trainLm,
   useDevice,
 } from '../../src/index.node.ts';
 import { byteTokenizer } from '../../src/text/index.ts';
@@ -23,6 +24,7 @@ let folder: string;
 let base: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'mamba-classify-'));
+  process.env.MAMBA_CACHE = join(folder, 'cache');
   await writeFile(join(folder, 'train.jsonl'), toyJsonLines(60));
   await writeFile(join(folder, 'test.jsonl'), toyJsonLines(20, 9));
   await useDevice(createReference());
@@ -193,6 +195,27 @@ describe('a run', () => {
   ])('refuses what is wrong: %s', async (message, more) => {
     await expect(run('refused', { settings: settings(more) })).rejects.toThrow(message);
     await expect(run('refused', { settings: settings(more) })).rejects.toThrow(ConfigError);
+  });
+
+  test('is not resumed as a run of another kind', async () => {
+    const { out } = await run('kind', { settings: settings({ epochs: 1 }) });
+    await expect(trainLm({ out, settings: {}, start: 'resume' })).rejects.toThrow('got that of a classifier');
+    const lm = join(folder, 'lm');
+    const { model } = await trainLm({
+      out: lm,
+      settings: {
+        data: [join(folder, 'train.jsonl')],
+        steps: 1,
+        batch: 1,
+        length: 8,
+        d_model: 8,
+        n_layer: 1,
+      },
+    });
+    model.dispose();
+    await expect(run('lm', { settings: {}, start: 'resume' })).rejects.toThrow(
+      'got that of a language model',
+    );
   });
 
   test('resumes with other settings only where it stays the same run', async () => {
