@@ -11,6 +11,7 @@ import { register as registerEval } from './commands/eval.ts';
 import { register as registerGenerate } from './commands/generate.ts';
 import { register as registerInfo } from './commands/info.ts';
 import { register as registerLogits } from './commands/logits.ts';
+import { register as registerPredict } from './commands/predict.ts';
 import { register as registerQuantize } from './commands/quantize.ts';
 import { register as registerTrain } from './commands/train.ts';
 import { InterruptedError } from './fetching.ts';
@@ -21,6 +22,7 @@ const COMMANDS = [
   registerEval,
   registerGenerate,
   registerChat,
+  registerPredict,
   registerEmbed,
   registerLogits,
   registerConvert,

@@ -84,6 +84,11 @@ export function integer(min = 0, max = Number.MAX_SAFE_INTEGER) {
   };
 }
 
+/** For commander: what `parse` reads, or the word `none`, which is null. */
+export function orNone<T>(parse: (text: string) => T) {
+  return (text: string): T | null => (text === 'none' ? null : parse(text));
+}
+
 /** For commander: text, at least one character, that may be given several times. */
 export function collect(text: string, before: string[] = []): string[] {
   if (text === '') throw new InvalidArgumentError('expected at least one character.');

@@ -33,6 +33,7 @@ export {
   sortLabels,
   splitExamples,
 } from './examples.ts';
+export { type ExcerptedText, type ExplainedText, excerpt } from './explained-text.ts';
 export {
   type Budget,
   DivergenceError,
@@ -48,6 +49,8 @@ export {
   formatCount,
   formatDuration,
   formatLoss,
+  type LiveLine,
+  liveLine,
   type Progress,
   type ProgressOptions,
   type ProgressStream,
@@ -74,7 +77,15 @@ export {
   shapeAt,
 } from './schedule.ts';
 export { type ClassScore, type ClassScores, scoreClasses } from './scores.ts';
-export { confusionText, type ScoredModel, scoresTable, verdict } from './scores-text.ts';
+export {
+  accuracyInterval,
+  columnsOf,
+  confusionText,
+  type ScoredModel,
+  scoresTable,
+  textTable,
+  verdict,
+} from './scores-text.ts';
 export { type Loss, type StepOptions, type StepOutcome, trainStep } from './step.ts';
 export type { Figures, LossOptions, Task } from './task.ts';
 export {
@@ -106,6 +117,7 @@ export {
   type FinishedClassification,
   type SummaryOptions,
   summarizeClassification,
+  visible,
 } from './train-classify-summary.ts';
 export type { TrainLmEvent } from './train-lm-events.ts';
 export { type LmSettings, modelInput, PRESETS, type Preset, SAMPLINGS } from './train-lm-options.ts';

@@ -32,7 +32,7 @@ export function byAccuracy(rows: readonly ScoredModel[]): ScoredModel[] {
 /** Models and baselines as a table, the best first; `name` heads the first column. No line feed at the end. */
 export function scoresTable(rows: readonly ScoredModel[], name = ''): string {
   const cells = byAccuracy(rows).map((row) => [plain(row.name, NAME_COLUMNS), ...scoreCells(row)]);
-  return align([[name, ...SCORE_COLUMNS], ...cells]);
+  return textTable([[name, ...SCORE_COLUMNS], ...cells]);
 }
 
 /**
@@ -44,7 +44,7 @@ export function confusionText(labels: readonly string[], confusion: readonly (re
     return `confusion matrix: ${labels.length} classes are too many for a terminal; it is in the report`;
   const names = labels.map((label) => plain(label, CONFUSION_COLUMNS));
   const rows = names.map((name, i) => [name, ...confusion[i]!.map(String)]);
-  return align([['true \\ predicted', ...names], ...rows]);
+  return textTable([['true \\ predicted', ...names], ...rows]);
 }
 
 /** What the numbers say of the model beside the baselines, in sentences; empty without baselines. */
@@ -82,8 +82,8 @@ function plain(text: string, columns: number): string {
   return safe.length > columns ? `${clip(safe, columns - 1)}…` : safe;
 }
 
-/** The first column to the left, the others to the right. */
-function align(rows: readonly (readonly string[])[]): string {
+/** Cells as lines of aligned columns: the first to the left, the others to the right. No line feed at the end. */
+export function textTable(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => columnsOf(row[column]!))));
   const line = (row: readonly string[]): string =>
     row
@@ -99,7 +99,7 @@ const WIDE =
   /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\u3000-\u303f\uff01-\uff60]|\p{Emoji_Presentation}/gu;
 
 /** Columns of a terminal: East Asian characters take two, combining marks none. */
-function columnsOf(text: string): number {
+export function columnsOf(text: string): number {
   const wide = text.match(WIDE)?.length ?? 0;
   return [...text.replace(/\p{M}/gu, '')].length + wide;
 }

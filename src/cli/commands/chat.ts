@@ -5,9 +5,10 @@ import type { Command } from 'commander';
 import { cacheFolder, loadModel } from '../../index.node.ts';
 import { ChatHistory } from '../chat-history.ts';
 import { openDesk } from '../chat-open.ts';
-import { chatInLines, inputLines } from '../chat-piped.ts';
+import { chatInLines } from '../chat-piped.ts';
 import { chatOnTerminal } from '../chat-terminal.ts';
 import { ChatView, harmless } from '../chat-view.ts';
+import { inputLines } from '../input-lines.ts';
 import {
   addCommonOptions,
   addModelOption,
