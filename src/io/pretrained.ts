@@ -4,7 +4,7 @@
  */
 import { FormatError } from '../base/errors.ts';
 import { type Shape, sameShape, showShape, sizeOf } from '../base/shape.ts';
-import type { ClassifierHead } from '../models/classifier-config.ts';
+import { type ClassifierHead, featureWidth } from '../models/classifier-config.ts';
 import { type ModelConfig, paddedVocabSize } from '../models/config.ts';
 import { gatedMlpWidth } from '../nn/layers.ts';
 import { listProblems } from './problems.ts';
@@ -55,7 +55,7 @@ export function expectedTensors(config: ModelConfig, head: ClassifierHead | null
     return tensors;
   }
   if (head.bidirectional) addBackbone(tensors, 'backbone_reverse', config, head);
-  tensors.set(SCORE, [head.labels.length, head.bidirectional ? 2 * d : d]);
+  tensors.set(SCORE, [head.labels.length, featureWidth(head, d)]);
   tensors.set('score.bias', [head.labels.length]);
   return tensors;
 }

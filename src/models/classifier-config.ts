@@ -3,8 +3,11 @@ import { ConfigError } from '../base/errors.ts';
 import type { LoraConfig } from '../nn/lora.ts';
 import type { ModelConfig } from './config.ts';
 
-/** How the hidden states of a text's tokens become one vector: that of the last, their mean, or the largest value per channel. */
-export const POOLINGS = ['last', 'mean', 'max'] as const;
+/**
+ * How the hidden states of a text's tokens become one vector: that of the last, their mean, the largest value per channel, or mean and
+ * largest side by side.
+ */
+export const POOLINGS = ['last', 'mean', 'max', 'mean-max'] as const;
 export type Pooling = (typeof POOLINGS)[number];
 
 export type { LoraConfig };
@@ -60,4 +63,9 @@ export function headProblems(head: ClassifierHead): string[] {
     if (lora.targets.length === 0) problems.push('lora.targets to name at least one linear layer, got none');
   }
   return problems;
+}
+
+/** The width of what the linear layer reads: vectors of each direction and each part of the pooling, side by side. */
+export function featureWidth({ pooling, bidirectional }: ClassifierHead, d: number): number {
+  return d * (pooling === 'mean-max' ? 2 : 1) * (bidirectional ? 2 : 1);
 }

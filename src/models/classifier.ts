@@ -13,7 +13,12 @@ import { concat } from '../tensor/primitives.ts';
 import { scope } from '../tensor/scope.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { Backbone } from './backbone.ts';
-import { type ClassifierConfig, type ClassifierHeadInput, resolveHead } from './classifier-config.ts';
+import {
+  type ClassifierConfig,
+  type ClassifierHeadInput,
+  featureWidth,
+  resolveHead,
+} from './classifier-config.ts';
 import { type ModelConfigInput, resolveConfig } from './config.ts';
 import { fingerprintOf, vectorsOf } from './fingerprint.ts';
 import { type Ids, type InputOptions, type Inputs, packInputs } from './inputs.ts';
@@ -41,20 +46,23 @@ export class Classifier extends Module implements StateModel {
   tokenizer: Tokenizer | null = null;
   #fingerprint: string;
 
-  /** Random weights from `seed` (default 0); null leaves them uninitialised, for loading. Lives on the current device. */
+  /**
+   * Random weights from `seed` (default 0), embeddings from N(0, embeddingStd^2) (default 0.02, as language models have them); a null
+   * seed leaves them uninitialised, for loading. Lives on the current device.
+   */
   constructor(
     config: ClassifierHeadInput & { backbone: ModelConfigInput },
-    options: { seed?: number | null } = {},
+    options: { seed?: number | null; embeddingStd?: number } = {},
   ) {
     super();
     const backbone = resolveConfig(config.backbone);
     this.config = { ...resolveHead(config), backbone };
-    const { seed = 0 } = options;
-    const init: Init = { rng: seed === null ? null : new Rng(seed), samples: [] };
+    const { seed = 0, embeddingStd } = options;
+    const init: Init = { rng: seed === null ? null : new Rng(seed), samples: [], embeddingStd };
     const { bidirectional, labels } = this.config;
     this.backbone = new Backbone(init, backbone);
     this.backbone_reverse = bidirectional ? new Backbone(init, backbone) : null;
-    this.score = new Linear(init, backbone.d_model * (bidirectional ? 2 : 1), labels.length, { bias: true });
+    this.score = new Linear(init, featureWidth(this.config, backbone.d_model), labels.length, { bias: true });
     if (this.config.lora) for (const stack of this.stacks) addLora(stack, this.config.lora, init);
     this.#fingerprint = fingerprintOf(backbone, init.samples);
   }
@@ -117,7 +125,7 @@ export class Classifier extends Module implements StateModel {
   }
 
   /**
-   * The next piece of each row, from the state of the piece before: pooled (b, d) of this piece alone, which a RunningPool gathers, and
+   * The next piece of each row, from the state of the piece before: pooled (b, width) of this piece alone, which a RunningPool gathers, and
    * the state after it. For the reverse stack the pieces come from the end, and so do the tokens in each.
    * `lengths`: real tokens per row, where rows are padded.
    */
@@ -139,7 +147,7 @@ export class Classifier extends Module implements StateModel {
     });
   }
 
-  /** Pooled features (b, d, or 2d for two directions) -> logits (b, classes). */
+  /** Pooled features (b, features), those of two directions side by side -> logits (b, classes). */
   classify(features: Tensor): Tensor {
     return this.score.forward(features);
   }

@@ -9,6 +9,8 @@ export interface Init {
   rng: Rng | null;
   /** Receives the values of the vectors among the parameters: a cheap identity of the weights. */
   samples: Float32Array[];
+  /** Of embeddings, default 0.02. */
+  embeddingStd?: number;
   /** The current device when omitted. */
   device?: TensorOptions['device'];
 }

@@ -69,7 +69,7 @@ export class Embedding extends Module {
 
   constructor(init: Init, rows: number, d: number) {
     super();
-    this.weight = normalParameter(init, [rows, d], 0.02);
+    this.weight = normalParameter(init, [rows, d], init.embeddingStd ?? 0.02);
   }
 
   /** ids (b, l) i32 -> (b, l, d). Throws ShapeError for an id outside the table, when the ids came from the host. */

@@ -97,9 +97,7 @@ export async function probabilitiesOf(
   classifier: Classifier,
   features: readonly Float32Array[],
 ): Promise<Float64Array> {
-  const d = classifier.config.backbone.d_model;
-  const joined = new Float32Array(d * features.length);
-  for (const [i, part] of features.entries()) joined.set(part, i * d);
+  const joined = Float32Array.from(features.flatMap((part) => [...part]));
   const { device } = classifier;
   const logits = noGrad(() =>
     scope(() => classifier.classify(Tensor.from(joined, [1, joined.length], { device }))),

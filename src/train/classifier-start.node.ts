@@ -48,7 +48,7 @@ export async function buildClassifier(
       maxTokens,
       lora: tune === 'lora' ? loraOf(settings) : null,
     },
-    { seed },
+    { seed, embeddingStd: settings.embeddingStd },
   );
   if (base) {
     const paths = basePaths(base);

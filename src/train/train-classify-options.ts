@@ -42,6 +42,8 @@ export type ClassifySettings = RunSettings & {
   d_state: number | null;
   d_conv: number | null;
   expand: number | null;
+  /** Of the random embeddings a run begins with; larger ones than a language model's learn faster from few texts. */
+  embeddingStd: number;
   pooling: Pooling;
   bidirectional: boolean;
   /** A pretrained model that the backbone starts from: a folder, a file, or a hub id. It decides the shape. */
@@ -73,6 +75,7 @@ const DEFAULTS = {
   d_state: null,
   d_conv: null,
   expand: null,
+  embeddingStd: 0.02,
   pooling: 'mean',
   bidirectional: false,
   from: null,
@@ -189,7 +192,8 @@ function checked(settings: ClassifySettings): ClassifySettings {
   for (const key of ['dropout', 'tokenDropout', 'labelSmoothing'] as const)
     check.within(key, (x) => x >= 0 && x < 1, 'within [0, 1)');
   check.within('validShare', (x) => x > 0 && x < 1, 'within (0, 1)');
-  for (const key of ['expand', 'loraAlpha'] as const) check.within(key, (x) => x > 0, 'above 0');
+  for (const key of ['expand', 'embeddingStd', 'loraAlpha'] as const)
+    check.within(key, (x) => x > 0, 'above 0');
   if (from === null) {
     if (preset === 'fine-tune')
       check.problems.push('from to name a pretrained model for fine-tune, got none');

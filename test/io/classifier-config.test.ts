@@ -156,7 +156,7 @@ describe('what is wrong is named', () => {
       'values',
       withBlock({ pooling: 'sum', max_tokens: 0 }),
       [
-        'expected pooling to be one of last, mean, max, got sum',
+        'expected pooling to be one of last, mean, max, mean-max, got sum',
         'expected maxTokens to be a positive integer, got 0',
       ],
     ],

@@ -98,6 +98,22 @@ describe.each(POOLINGS.flatMap((pooling) => [false, true].map((two) => [pooling,
   },
 );
 
+describe('initial embeddings', () => {
+  it('are as wide as asked, and 0.02 otherwise', async () => {
+    const stdOf = async (embeddingStd?: number) => {
+      const model = new Classifier(
+        { backbone: { ...BACKBONE, vocab_size: 400 }, labels: ['a', 'b'] },
+        { embeddingStd },
+      );
+      const values = await model.backbone.embeddings.weight.floats();
+      return Math.sqrt(values.reduce((sum, x) => sum + x * x, 0) / values.length);
+    };
+    // 9600 normal draws: the relative standard error is 1 / sqrt(2 * 9600) = 0.7 %, four of them 3 %.
+    expect(Math.abs((await stdOf()) / 0.02 - 1)).toBeLessThan(0.03);
+    expect(Math.abs((await stdOf(0.5)) / 0.5 - 1)).toBeLessThan(0.03);
+  });
+});
+
 describe('directions', () => {
   it('reads the second from the end: a mirrored text with exchanged stacks has exchanged features', async () => {
     const model = make('mean', true);

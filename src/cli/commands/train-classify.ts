@@ -61,6 +61,7 @@ export function register(train: Command): void {
       ),
     );
   addShapeOptions(command)
+    .option('--embedding-std <x>', `of the first embeddings (${D.embeddingStd})`, positive())
     .addOption(
       new Option('--pooling <name>', `how tokens become one vector (${D.pooling})`).choices(POOLINGS),
     )
