@@ -77,7 +77,7 @@ function weightedWords(tokens: readonly { text: string; weight: number }[]): str
       words.at(-1)!.text += text;
       words.at(-1)!.weight += weight;
     } else words.push({ text, weight });
-    isOpen = !/[\s\p{Lo}]$/u.test(text);
+    isOpen = !/(\S\s+|\p{Lo})$/u.test(text);
   }
   return words
     .sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight))

@@ -3,7 +3,7 @@ import { loadClassifier, readExamples } from '../index.node.ts';
 import { confidentErrors, evaluateClassifier, liveLine } from '../train/index.ts';
 import { errorLines } from './answer-lines.ts';
 import { scoresText } from './classify-result.ts';
-import { type ModelOptions, modelOptions } from './options.ts';
+import { type Limit, limitOf, type ModelOptions, modelOptions } from './options.ts';
 import type { Output } from './output.ts';
 
 interface Options extends ModelOptions {
@@ -12,7 +12,7 @@ interface Options extends ModelOptions {
   text?: string[];
   label?: string;
   batch?: number;
-  maxTokens?: number | null;
+  maxTokens?: Limit;
   errors: number;
 }
 
@@ -29,7 +29,7 @@ export async function evaluateLabels(options: Options, out: Output): Promise<voi
   const started = performance.now();
   const answers = await evaluateClassifier(classifier, examples, {
     batchSize: batch,
-    maxTokens,
+    maxTokens: limitOf(maxTokens),
     onProgress: (done, total) => live.show(`${done} of ${total} texts`),
   });
   live.end();
@@ -37,7 +37,7 @@ export async function evaluateLabels(options: Options, out: Output): Promise<voi
   const errors = confidentErrors(labels, answers, options.errors);
   out.text(scoresText(labels, answers.scores));
   if (errors.length > 0) out.text('\nthe most confident errors\n');
-  for (const error of errors) out.text(errorLines(error, out.io.stdout.columns ?? 80));
+  for (const error of errors) out.text(errorLines(error, out.io.stdout.columns || 80));
   out.text(
     `\n${examples.length} texts of ${data.join(', ')}, ${(examples.length / seconds).toFixed(0)} texts/s\n`,
   );

@@ -84,9 +84,17 @@ export function integer(min = 0, max = Number.MAX_SAFE_INTEGER) {
   };
 }
 
-/** For commander: what `parse` reads, or the word `none`, which is null. */
-export function orNone<T>(parse: (text: string) => T) {
-  return (text: string): T | null => (text === 'none' ? null : parse(text));
+/** The value of a limit: commander itself makes an empty text of a parsed null. */
+export type Limit = number | 'none';
+
+/** For commander: a positive integer, or the word `none`. */
+export function limit(text: string): Limit {
+  return text === 'none' ? text : integer(1)(text);
+}
+
+/** A limit as the library takes it: null is none, undefined the default. */
+export function limitOf(value: Limit | undefined): number | null | undefined {
+  return value === 'none' ? null : value;
 }
 
 /** For commander: text, at least one character, that may be given several times. */

@@ -7,9 +7,10 @@ import {
   addCommonOptions,
   addModelOption,
   integer,
+  type Limit,
+  limit,
   type ModelOptions,
   modelOptions,
-  orNone,
 } from '../options.ts';
 import { type Output, outputOf } from '../output.ts';
 
@@ -23,7 +24,7 @@ export interface EvalOptions extends ModelOptions {
   stream?: boolean;
   text?: string[];
   label?: string;
-  maxTokens?: number | null;
+  maxTokens?: Limit;
   errors: number;
 }
 
@@ -56,7 +57,7 @@ export function register(program: Command): void {
     .optionsGroup(groupOf('classifier'))
     .option('--text <column...>', 'columns that hold the text (text)')
     .option('--label <column>', 'the column that holds the class (label)')
-    .option('--max-tokens <n>', 'texts are cut to; none = never (as it was trained)', orNone(integer(1)))
+    .option('--max-tokens <n>', 'texts are cut to; none = never (as it was trained)', limit)
     .addOption(
       new Option('--errors <n>', 'also the n most confident errors').argParser(integer(0)).default(0, 'none'),
     )

@@ -9,9 +9,11 @@ import {
   addCommonOptions,
   addModelOption,
   integer,
+  type Limit,
+  limit,
+  limitOf,
   type ModelOptions,
   modelOptions,
-  orNone,
 } from '../options.ts';
 import { type Output, outputOf } from '../output.ts';
 
@@ -20,7 +22,7 @@ interface Options extends ModelOptions, Omit<AskedSources, 'texts'> {
   whole?: boolean;
   top: number;
   explain?: boolean;
-  maxTokens?: number | null;
+  maxTokens?: Limit;
   batch?: number;
   jsonl?: boolean;
 }
@@ -38,8 +40,11 @@ export function register(program: Command): void {
     .option('--text <column...>', 'columns of --data that hold the text (text)')
     .addOption(new Option('--whole', 'all of stdin is one text of any length').conflicts(['data', 'explain']))
     .option('--top <n>', 'the n most probable labels', integer(1), 1)
-    .option('--explain', 'also the words that decided')
-    .option('--max-tokens <n>', 'texts are cut to; none = never (as it was trained)', orNone(integer(1)))
+    .option(
+      '--explain',
+      'also the words that decided: blue for the label, orange against it; without colours the heaviest',
+    )
+    .option('--max-tokens <n>', 'texts are cut to; none = never (as it was trained)', limit)
     .option('--batch <n>', 'texts at once (as many as make about 2048 tokens)', integer(1))
     .addOption(new Option('--jsonl', 'print a JSON object per text, as they are answered').conflicts('json'))
     .action(run);
@@ -57,7 +62,7 @@ async function run(texts: string[], options: Options, command: Command): Promise
   if (whole) return predictWhole(classifier, options, out);
   const { stdout, stderr } = out.io;
   const live = liveLine(stderr);
-  const columns = stdout.isTTY ? (stdout.columns ?? 80) : 80;
+  const columns = stdout.columns || 80;
   const hasColors = stdout.isTTY === true && !process.env.NO_COLOR;
   const began = performance.now();
   const predictions: object[] = [];
@@ -71,8 +76,9 @@ async function run(texts: string[], options: Options, command: Command): Promise
       else if (jsonl) out.text(`${JSON.stringify(record)}\n`);
       else {
         const line = answerLine(answer, classifier.config.labels, options.top);
-        const place = data ? where! : oneLine(text, Math.max(20, columns - line.length - 3));
-        out.text(`${line}  ${place}\n`);
+        const isBelow = explain && hasColors; // shaded
+        const place = data ? where! : isBelow ? '' : oneLine(text, Math.max(20, columns - line.length - 3));
+        out.text(`${`${line}  ${place}`.trimEnd()}\n`);
         if (explain)
           out.text(
             explanationLines(
@@ -91,7 +97,8 @@ async function run(texts: string[], options: Options, command: Command): Promise
 
 /** With the tokens that decided where they were asked for. */
 async function answers(classifier: Classifier, group: readonly AskedText[], options: Options) {
-  const { explain, maxTokens, batch } = options;
+  const { explain, batch } = options;
+  const maxTokens = limitOf(options.maxTokens);
   const texts = group.map(({ text }) => text);
   const found = explain
     ? (await classifier.explain(texts, { maxTokens })).map((answer) => ({
@@ -108,9 +115,10 @@ async function answers(classifier: Classifier, group: readonly AskedText[], opti
 /** Through the state: memory does not grow with the text. */
 async function predictWhole(
   classifier: Classifier,
-  { model, maxTokens, top }: Options,
+  { model, top, ...options }: Options,
   out: Output,
 ): Promise<void> {
+  const maxTokens = limitOf(options.maxTokens);
   const reader = classifier.open({ maxTokens });
   const began = performance.now();
   for await (const piece of inputPieces(out.io.stdin)) {
@@ -118,11 +126,13 @@ async function predictWhole(
     if (reader.isFull) break;
   }
   const answer = await reader.answer();
-  const { tokens, isFull } = reader;
+  const { tokens } = reader;
+  const isFull = tokens === (maxTokens === undefined ? classifier.config.maxTokens : maxTokens);
   const seconds = (performance.now() - began) / 1000;
   reader.dispose();
   out.text(`${answerLine(answer, classifier.config.labels, top)}  ${tokens} tokens\n`);
-  if (isFull) out.log(`The text is cut to ${tokens} tokens; --max-tokens none reads all of it.`);
+  if (isFull)
+    out.log(`The text fills the ${tokens} tokens that are read; --max-tokens none reads all of it.`);
   classifier.dispose();
-  out.json({ model, ...answer, tokens, isCut: isFull, seconds });
+  out.json({ model, ...answer, tokens, isFull, seconds });
 }

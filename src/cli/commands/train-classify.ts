@@ -12,7 +12,7 @@ import {
 } from '../../train/index.ts';
 import { trainingJson, trainingText, writeClassifyReports } from '../classify-result.ts';
 import { InterruptedError } from '../fetching.ts';
-import { integer, number, orNone, positive } from '../options.ts';
+import { integer, type Limit, limit, limitOf, number, positive } from '../options.ts';
 import { outputOf } from '../output.ts';
 import {
   addRunOptions,
@@ -24,7 +24,8 @@ import {
 } from '../run-options.ts';
 
 /** Options with the names of the settings pass as they are. */
-interface Options extends RunFlags, Partial<Omit<ClassifySettings, keyof RunFlags>> {
+interface Options extends RunFlags, Partial<Omit<ClassifySettings, keyof RunFlags | 'maxTokens'>> {
+  maxTokens?: Limit;
   text?: string[];
   label?: string;
   baselines: boolean;
@@ -52,7 +53,7 @@ export function register(train: Command): void {
     .option('--label <column>', `the column that holds the class (${D.labelField})`)
     .option('--tokenizer <t>', `bytes, bpe:SIZE (trained on --data), a folder or a hub id (${D.tokenizer})`)
     .option('--no-lowercase', 'bpe:SIZE tells capital letters apart')
-    .option('--max-tokens <n>', `texts are cut to; none = never (${D.maxTokens})`, orNone(integer(1)))
+    .option('--max-tokens <n>', `texts are cut to; none = never (${D.maxTokens})`, limit)
     .option('--no-baselines', 'leave out naive Bayes and logistic regression')
     .optionsGroup('Model:')
     .addOption(
@@ -110,6 +111,7 @@ async function run(options: Options, command: Command): Promise<void> {
       ...opened,
       settings: {
         ...settingsOf(flags),
+        maxTokens: limitOf(flags.maxTokens),
         textFields: text,
         labelField: label,
         lowercase: lowercase ? undefined : false, // commander's default of a --no- option is true
