@@ -1,5 +1,8 @@
-/** The code blocks of a Markdown file that are marked `ts`, and whether they ask to be run (`ts run`). */
+/** The code blocks of a Markdown file that are marked `ts` or `sh`, and whether they ask to be run (`ts run`, `sh run`). */
 export interface Block {
+  /** The document. */
+  readonly name: string;
+  readonly language: 'ts' | 'sh';
   /** For messages: file and line of the first code line. */
   readonly where: string;
   readonly code: string;
@@ -17,12 +20,20 @@ export function codeBlocks(name: string, markdown: string): Block[] {
     do i++;
     while (i < lines.length && lines[i] !== '```');
     if (i === lines.length) throw new Error(`${name}:${begin}: a code block is not closed.`);
-    if (fence[1] !== 'ts') continue;
+    const [, language, marks] = fence;
+    if (language !== 'ts' && language !== 'sh') continue;
     blocks.push({
+      name,
+      language,
       where: `${name}:${begin + 1}`,
       code: lines.slice(begin, i).join('\n'),
-      run: fence[2]!.split(/\s+/).includes('run'),
+      run: marks!.split(/\s+/).includes('run'),
     });
   }
   return blocks;
+}
+
+/** What two languages must have in common: comments of a shell are translated. */
+export function sharedCode({ language, code, run }: Block): string {
+  return `${language}${run ? ' run' : ''}\n${language === 'sh' ? code.replace(/\s+#.*$/gm, '') : code}`;
 }

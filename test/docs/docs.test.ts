@@ -1,15 +1,14 @@
 /**
- * The documents do not lie: every `ts` block type-checks against the public types, every `ts run` block runs, every
- * relative link leads to a file, and the two READMEs hold the same code.
+ * The documents do not lie: every `ts` block type-checks against the public types, every `ts run` and `sh run` block runs,
+ * every relative link leads to a file, and a translation holds the same code.
  */
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { transformSync } from 'esbuild';
 import ts from 'typescript';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { ROOT } from '../../scripts/lib/run.mjs';
-import { type Block, codeBlocks } from './blocks.ts';
+import { type Block, codeBlocks, sharedCode } from './blocks.ts';
+import { runShell, runTypeScript, workplace } from './workplace.ts';
 
 const markdownIn = (folder: string): string[] =>
   existsSync(join(ROOT, folder))
@@ -27,6 +26,17 @@ const documents = [
 ].sort();
 const textOf = (name: string): string => readFileSync(join(ROOT, name), 'utf8');
 const blocks = documents.flatMap((name) => codeBlocks(name, textOf(name)));
+
+/** Each translated document with the one it is a translation of, whose code it shares. */
+const translations = documents
+  .filter((name) => name.endsWith('.zh-CN.md'))
+  .map((name) => [name, name.replace('.zh-CN.md', '.md')] as const);
+const isTranslated = (name: string): boolean => translations.some(([translation]) => translation === name);
+/** By document: blocks go on from what those before them have made. */
+const programs = documents
+  .filter((name) => !isTranslated(name))
+  .map((name) => [name, blocks.filter((block) => block.run && block.name === name)] as const)
+  .filter(([, runnable]) => runnable.length > 0);
 
 /** Parsed library files, shared by all programs of this file. */
 const parsed = new Map<string, ts.SourceFile | undefined>();
@@ -59,43 +69,62 @@ function typeErrors(checked: readonly Block[]): string[] {
   });
 }
 
-/** Runs a block in Node against the built package. */
-function run(block: Block): { status: number | null; stderr: string } {
-  const folder = join(ROOT, '.cache/docs'); // inside the package: its own name resolves from here
-  mkdirSync(folder, { recursive: true });
-  const path = join(folder, `${block.where.replace(/[^\w.]+/g, '-')}.mjs`);
-  writeFileSync(path, transformSync(block.code, { loader: 'ts', format: 'esm' }).code);
-  const { status, stderr } = spawnSync(process.execPath, [path], { cwd: folder, encoding: 'utf8' });
-  return { status, stderr };
+/** What went wrong with a block; empty if nothing did. A command may report progress, a program may not complain. */
+function complaint(folder: string, block: Block): string {
+  const name = block.where.replace(/[^\w.]+/g, '-');
+  const { status, stdout, stderr } =
+    block.language === 'sh' ? runShell(folder, block.code) : runTypeScript(folder, name, block.code);
+  if (status !== 0) return `ended with ${status}\n${stdout}${stderr}`;
+  return block.language === 'sh' ? '' : stderr;
 }
 
 describe('code blocks', () => {
   it('are found where they are, with their marks', () => {
     const found = codeBlocks(
       'a.md',
-      'x\n```ts run\nlet a = 1;\n```\n```sh\nls\n```\n```ts\nlet b = 2;\n\n```\n',
+      'x\n```ts run\nlet a = 1;\n```\n```sh\nls # all\n```\n```ts\nlet b = 2;\n\n```\n',
     );
     expect(found).toEqual([
-      { where: 'a.md:3', code: 'let a = 1;', run: true },
-      { where: 'a.md:9', code: 'let b = 2;\n', run: false },
+      { name: 'a.md', language: 'ts', where: 'a.md:3', code: 'let a = 1;', run: true },
+      { name: 'a.md', language: 'sh', where: 'a.md:6', code: 'ls # all', run: false },
+      { name: 'a.md', language: 'ts', where: 'a.md:9', code: 'let b = 2;\n', run: false },
     ]);
+    expect(found.map(sharedCode)).toEqual(['ts run\nlet a = 1;', 'sh\nls', 'ts\nlet b = 2;\n']);
     expect(() => codeBlocks('a.md', '```ts\nlet a = 1;\n')).toThrow('a.md:1: a code block is not closed.');
   });
 
   it('the type check sees errors and unknown names', () => {
-    const block = (code: string): Block => ({ where: 'a.md:1', code, run: false });
+    const block = (code: string): Block => ({
+      name: 'a.md',
+      language: 'ts',
+      where: 'a.md:1',
+      code,
+      run: false,
+    });
     const wrong = [block('const a: number = "x";'), block("import { thereIsNoSuchName } from 'mamba-ts';")];
     expect(typeErrors(wrong)).toHaveLength(2);
   });
 
   it('type-check', () => {
-    expect(blocks.length).toBeGreaterThan(0);
-    expect(typeErrors(blocks)).toEqual([]);
+    const checked = blocks.filter(({ language }) => language === 'ts');
+    expect(checked.length).toBeGreaterThan(0);
+    expect(typeErrors(checked)).toEqual([]);
+  });
+});
+
+describe.each(programs)('%s', (name, runnable) => {
+  let folder: string;
+  beforeAll(() => {
+    folder = workplace(`docs/${name.replace(/\W+/g, '-')}`);
   });
 
-  it.each(blocks.filter((block) => block.run))('$where runs', (block) => {
-    expect(run(block)).toEqual({ status: 0, stderr: '' });
-  });
+  it.each(runnable)(
+    '$where runs',
+    (block) => {
+      expect(complaint(folder, block)).toBe('');
+    },
+    240_000, // seconds each, but they train and save, and others may use the machine
+  );
 });
 
 describe('documents', () => {
@@ -106,9 +135,9 @@ describe('documents', () => {
     expect(links.filter((link) => !existsSync(join(ROOT, dirname(name), link)))).toEqual([]);
   });
 
-  it('the READMEs hold the same code', () => {
-    const code = (name: string): string[] => codeBlocks(name, textOf(name)).map((block) => block.code);
-    expect(code('README.zh-CN.md')).toEqual(code('README.md'));
+  it.each(translations)('%s holds the code of %s', (translation, original) => {
+    const codeOf = (name: string): string[] => codeBlocks(name, textOf(name)).map(sharedCode);
+    expect(codeOf(translation)).toEqual(codeOf(original));
   });
 
   it('decisions are short, numbered and complete', () => {
