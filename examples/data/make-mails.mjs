@@ -12,7 +12,7 @@ const MAX_CHARS = 480;
 const PER_CLASS = { train: 80, test: 20 };
 /** Nothing that a tutorial should show. */
 const LEFT_OUT =
-  /sex|porn|viagra|penis|enlarge|naked|nude|adult|xxx|lesbian|teen|horny|erotic|escort|virgin|breast|fuck|shit|bitch|damn|slut|hell\b|idj|nigeria|iraq|muslim|israel|jew|islam|terror|bomb|kill|rape|murder|dead|death|died|drug|abortion|nazi|gay|bubba|casino|cigar|orgasm|woody|modeling|webcam|webmaster|mail delivery|advisory|anti-aging|hgh|aliens?\b|sprach|once upon a time|suggested:|dildo|stay hard|cannabis|spouse|my name is|<[\w.]+@|communigate/i;
+  /sex|porn|viagra|penis|enlarge|naked|nude|adult|xxx|lesbian|teen|horny|erotic|escort|virgin|breast|fuck|shit|bitch|damn|slut|hell\b|idj|nigeria|iraq|muslim|israel|jew|islam|terror|bomb|kill|rape|murder|dead|death|died|drug|abortion|nazi|gay|bubba|casino|cigar|orgasm|woody|modeling|webcam|webmaster|mail delivery|advisory|anti-aging|hgh|aliens?\b|sprach|once upon a time|suggested:|dildo|stay hard|cannabis|spouse|my name is|<[\w.]+@|communigate|\/(root|home)\//i;
 /** Machines wrote these, or newspapers. */
 const NOT_WRITTEN = /rssfeed|forwarded-by|begin pgp|<html|<body|<br|<\/|<font|&#|newsisfree/im;
 /** The good mails are from lists about computers: other lists quote newspapers and argue about politics. */
