@@ -17,3 +17,4 @@ export {
   tokenizerFromJson,
 } from './tokenizer.ts';
 export { type TrainBpeOptions, type TrainedBpe, trainBpe } from './train-bpe.ts';
+export { type TrainedWords, type TrainWordsOptions, trainWords } from './train-words.ts';
