@@ -10,7 +10,7 @@ export const LAYERS = {
   models: ['base', 'tensor', 'ops', 'nn'],
   text: ['base'],
   io: ['base', 'tensor', 'nn', 'models/config.ts', 'models/classifier-config.ts'],
-  predict: ['base', 'tensor', 'text', 'models'],
+  predict: ['base', 'tensor', 'ops', 'text', 'models'],
   train: ['base', 'tensor', 'ops', 'nn', 'models', 'io', 'text', 'predict'],
   generate: ['base', 'tensor', 'text', 'models'],
   server: ['base', 'generate', 'text', 'models'],

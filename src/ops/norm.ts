@@ -25,6 +25,23 @@ export interface NormResult {
   residual: Tensor;
 }
 
+let areScalesConstant = false;
+
+/**
+ * Runs `fn`; what norms inside divide by counts as a constant in their gradients, in forward passes and in those that backward()
+ * repeats. A norm does not see how long its input is, so the true gradient is at right angles to it and gradient x input says nothing;
+ * with the scale held, as the LN rule of Ali et al. 2022 (arXiv 2202.07304) has it, it says what each input adds.
+ */
+export function withConstantScales<T>(fn: () => T): T {
+  const before = areScalesConstant;
+  areScalesConstant = true;
+  try {
+    return fn();
+  } finally {
+    areScalesConstant = before;
+  }
+}
+
 /** s = x + residual; y = s * rsqrt(mean(s^2) + eps) * weight. x (..., d), weight (d) or null (ones). */
 export function rmsNorm(x: Tensor, weight: Tensor | null, options: NormOptions = {}): NormResult {
   return norm('rmsNorm', x, weight, null, options, false);
@@ -51,7 +68,8 @@ export function normRef(
   const { residual = null, eps = 1e-5 } = options;
   const s = residual ? add(x, residual) : x;
   const centered = center ? sub(s, mean(s, -1, true)) : s;
-  const scale = unary('sqrt', add(mean(mul(centered, centered), -1, true), eps));
+  const varying = areScalesConstant ? centered.detach() : centered;
+  const scale = unary('sqrt', add(mean(mul(varying, varying), -1, true), eps));
   let y = div(centered, scale);
   if (weight) y = mul(y, weight);
   if (bias) y = add(y, bias);
@@ -74,7 +92,7 @@ function norm(
   if (bias) expectShape(op, 'bias (d)', bias.shape, [d]);
   if (residual) expectShape(op, 'residual like x', residual.shape, x.shape);
   raw.requireF32(op, x, ...[weight, bias, residual].filter((t) => t !== null));
-  if (!x.device.kernels.norm) return normRef(x, weight, bias, options, center);
+  if (!x.device.kernels.norm || areScalesConstant) return normRef(x, weight, bias, options, center);
 
   const rows = sizeOf(x.shape) / d;
   const y = Tensor.empty(x.shape, 'f32', x.device);

@@ -1,5 +1,5 @@
 /**
- * Which tokens decided: gradient x input. For the score s = logit of the asked label - mean of the other logits, and the embedded token
+ * Which tokens decided: gradient x input, with the scales of norms held constant. For the score s = logit of the asked label - mean of the other logits, and the embedded token
  * x[t] (d channels), the weight of token t is sum over channels of ds/dx[t] * x[t]: to first order what s would lose without it.
  * Sources: Simonyan, Vedaldi and Zisserman 2013 (gradients as saliency); Shrikumar et al. 2016, arXiv 1605.01713 (gradient x input).
  */
@@ -7,6 +7,7 @@ import { ConfigError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
 import { turn } from '../base/turn.ts';
 import type { Classifier, Direction } from '../models/classifier.ts';
+import { withConstantScales } from '../ops/norm.ts';
 import { mul, sum } from '../tensor/primitives.ts';
 import { keep, scope } from '../tensor/scope.ts';
 import { backward, noGrad } from '../tensor/tape.ts';
@@ -79,28 +80,31 @@ export async function explain(
   return explanations;
 }
 
-/** The logits of a text, and per token sum over channels of ds/dx * x, over both directions. `asked`: null for the top class. */
+/**
+ * The logits of a text, and per token sum over channels of ds/dx * x, over both directions. `asked`: null for the top class. `within` runs
+ * the passes; tests take the true derivative instead.
+ */
 export async function gradientTimesInput(
   classifier: Classifier,
   ids: Int32Array,
   asked: number | null,
+  within: <T>(pass: () => T) => T = withConstantScales,
 ): Promise<{ logits: Float32Array; weights: Float64Array; target: number }> {
   const embedded: { h: Tensor; direction: Direction }[] = [];
   try {
+    const onEmbedded = (h: Tensor, direction: Direction): Tensor => {
+      const leaf = keep(h.detach());
+      leaf.requiresGrad = true;
+      embedded.push({ h: leaf, direction });
+      return leaf;
+    };
     const { logits } = frozen(classifier, () =>
-      classifier.forward([ids], {
-        checkpointing: true,
-        onEmbedded: (h, direction) => {
-          const leaf = keep(h.detach());
-          leaf.requiresGrad = true;
-          embedded.push({ h: leaf, direction });
-          return leaf;
-        },
-      }),
+      within(() => classifier.forward([ids], { checkpointing: true, onEmbedded })),
     );
     const values = await logits.floats();
     const target = asked ?? values.indexOf(values.reduce((a, b) => Math.max(a, b)));
-    frozen(classifier, () => scope(() => backward(logits, contrast(values.length, target, classifier))));
+    const ds = () => contrast(values.length, target, classifier);
+    frozen(classifier, () => within(() => scope(() => backward(logits, ds()))));
     logits.dispose();
     const weights = new Float64Array(ids.length);
     for (const { h, direction } of embedded) {

@@ -42,7 +42,9 @@ describe('gradientTimesInput', () => {
       const model = makeClassifier(exact, head, { d: 6 });
       const ids = Int32Array.from(encodeText(model.tokenizer!, 'it was a film', null));
       for (const target of [0, 2]) {
-        const { weights } = await withDevice(exact, () => gradientTimesInput(model, ids, target));
+        const { weights } = await withDevice(exact, () =>
+          gradientTimesInput(model, ids, target, (pass) => pass()),
+        );
         expect(Math.max(...weights.map(Math.abs))).toBeGreaterThan(1e-4);
         for (let t = 0; t < ids.length; t++) {
           const step = 1e-4;
