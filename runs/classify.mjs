@@ -1,6 +1,6 @@
 /**
  * What the recipe `text-small` reaches, beside naive Bayes and logistic regression on the same texts:
- * `node runs/classify.mjs reviews|spam|brown [--reviews FOLDER] [--seeds 0,1,2] [--set '{"epochs":5}']`. A seed decides the weights, the
+ * `node runs/classify.mjs reviews|spam|spam-bodies|brown [--reviews FOLDER] [--seeds 0,1,2] [--set '{"epochs":5}']`. A seed decides the weights, the
  * batches and, but for the reviews, which fifth of the texts is tested on. Median over the seeds.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -22,10 +22,11 @@ const { values, positionals } = parseArgs({
 const DATA = {
   reviews: () => reviewFiles(values.reviews),
   spam: writeSpam,
+  'spam-bodies': (folder, seed) => writeSpam(folder, seed, { headers: false }),
   brown: writeBrown,
 };
 const [name = 'spam'] = positionals;
-if (!Object.hasOwn(DATA, name)) throw new Error(`expected reviews, spam or brown, got ${name}.`);
+if (!Object.hasOwn(DATA, name)) throw new Error(`expected ${Object.keys(DATA).join(', ')}, got ${name}.`);
 
 const folder = mkdtempSync(join(tmpdir(), 'mamba-classify-'));
 const rows = new Map();

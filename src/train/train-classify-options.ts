@@ -29,9 +29,9 @@ export type ClassifySettings = RunSettings & {
   /** Columns or fields that hold the text, joined by a newline. */
   textFields: string[];
   labelField: string;
-  /** `bytes`, `bpe:SIZE` (trained on the texts), or a folder with tokenizer files. Null: that of `from`. */
+  /** `bytes`, `bpe:SIZE` or `words:SIZE` (made from the texts), a folder with tokenizer files, or a hub id. Null: that of `from`. */
   tokenizer: string | null;
-  /** Of `bpe:SIZE`: everything in lower case. */
+  /** Of `bpe:SIZE` and `words:SIZE`: everything in lower case. */
   lowercase: boolean;
   /** Texts are cut to this many tokens; null never. */
   maxTokens: number | null;
@@ -101,16 +101,19 @@ type Recipe = Partial<ClassifySettings> &
  */
 export const CLASSIFY_PRESETS = {
   'text-small': {
-    tokenizer: 'bpe:4096',
-    maxTokens: 512,
+    tokenizer: 'words:8192',
+    maxTokens: 1024,
     d_model: 64,
     n_layer: 1,
-    epochs: 10,
+    embeddingStd: 0.2,
+    pooling: 'mean-max',
+    epochs: 6,
     batch: 32,
-    lr: 2e-3,
+    lr: 3e-3,
+    beta2: 0.99,
     dropout: 0.3,
     tokenDropout: 0.1,
-    patience: 4,
+    patience: 3,
   },
   'fine-tune': {
     tokenizer: null,

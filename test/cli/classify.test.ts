@@ -104,7 +104,7 @@ describe('train classify', () => {
       validation: { examples: 3 },
       baselines: [],
       verdict: [],
-      settings: { d_model: 8, maxTokens: 512, lowercase: true, textFields: ['text'] },
+      settings: { d_model: 8, maxTokens: 1024, lowercase: true, textFields: ['text'] },
     });
     expect(result.history).toHaveLength(1);
     expect(result.errors).toBeUndefined();
@@ -139,7 +139,7 @@ describe('train classify', () => {
     );
     expect((await cli(fresh('stopped'))).stderr).toContain('--resume');
     expect((await cli(classify('stopped', '--resume', '--pooling', 'max'))).stderr).toContain(
-      'pooling "mean", got "max"',
+      'pooling "mean-max", got "max"',
     );
     const rest = await cli(classify('stopped', '--resume', '--json', '--device', 'reference'));
     expect(JSON.parse(rest.stdout)).toMatchObject({ stopped: 'finished', step: 3 });

@@ -39,6 +39,7 @@ const settings = (more: Partial<ClassifySettings> = {}): Partial<ClassifySetting
   data: [join(folder, 'train.jsonl')],
   test: [join(folder, 'test.jsonl')],
   tokenizer: 'bpe:290',
+  patience: 0,
   epochs: 3,
   batch: 8,
   d_model: 8,

@@ -51,8 +51,11 @@ export function register(train: Command): void {
     .option('--valid-share <x>', `of each class, without --valid (${D.validShare})`, SHARE)
     .option('--text <column...>', `columns that hold the text (${D.textFields.join(' ')})`)
     .option('--label <column>', `the column that holds the class (${D.labelField})`)
-    .option('--tokenizer <t>', `bytes, bpe:SIZE (trained on --data), a folder or a hub id (${D.tokenizer})`)
-    .option('--no-lowercase', 'bpe:SIZE tells capital letters apart')
+    .option(
+      '--tokenizer <t>',
+      `bytes, bpe:SIZE or words:SIZE (made from --data), a folder or a hub id (${D.tokenizer})`,
+    )
+    .option('--no-lowercase', 'bpe:SIZE and words:SIZE tell capital letters apart')
     .option('--max-tokens <n>', `texts are cut to; none = never (${D.maxTokens})`, limit)
     .option('--no-baselines', 'leave out naive Bayes and logistic regression')
     .optionsGroup('Model:')

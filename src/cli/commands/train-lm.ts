@@ -35,7 +35,10 @@ export function register(train: Command): void {
     .option('--valid <path...>', 'held-out text; default: the last tenth of --data')
     .option('--test <path...>', 'text that is measured once, after training')
     .option('--text-field <name>', 'field of a JSONL line that holds the text (text)')
-    .option('--tokenizer <t>', 'bytes, bpe:SIZE (trained on --data), or a folder with tokenizer.json (bytes)')
+    .option(
+      '--tokenizer <t>',
+      'bytes, bpe:SIZE (trained on --data), a folder with tokenizer.json or a hub id (bytes)',
+    )
     .option('--length <n>', 'tokens per row (256)', integer(1))
     .addOption(new Option('--stream', 'read in order with carried state (truncated BPTT)').conflicts('pack'))
     .option('--pack', 'every window once per epoch, in shuffled order, instead of random windows')
