@@ -1,13 +1,14 @@
 /**
- * Examples from CSV and TSV. The first record names the columns. A field that begins with a quote ends with the next single
- * quote and may hold separators and line breaks; "" in it stands for one quote. That holds for tabs as well as commas. The
- * syntax is papaparse's; line numbers, limits and checks are ours.
+ * Examples from CSV and TSV. The first record names the columns; semicolons separate where it has them and no comma, as
+ * Excel writes in many countries. A field that begins with a quote ends with the next single quote and may hold separators
+ * and line breaks; "" in it stands for one quote. That holds for tabs as well as commas. The syntax is papaparse's; line
+ * numbers, limits and checks are ours.
  */
 import { FormatError } from '../base/errors.ts';
 import type { ExampleCollector } from './examples-collect.ts';
 import { textPieces } from './examples-text.node.ts';
 
-/** A record longer than this (in characters) is a quote that was never closed. */
+/** A record longer than this (in characters) is most likely a quote that was never closed. */
 const MAX_RECORD_CHARS = 1 << 24;
 
 interface Row {
@@ -18,10 +19,11 @@ interface Row {
 /** Reads a file record by record; memory is that of a piece and of the examples. */
 export async function readCsv(
   path: string,
-  delimiter: ',' | '\t',
+  separator: ',' | '\t',
   collector: ExampleCollector,
 ): Promise<void> {
   const { default: papa } = await import('papaparse');
+  let delimiter: string | null = null;
   let columns: string[] | null = null;
   let newline: '\n' | '\r' | null = null;
   let line = 1; // where the next record begins
@@ -54,7 +56,7 @@ export async function readCsv(
     let end = 0;
     let last: Row | null = null;
     papa.parse<string[]>(text, {
-      delimiter,
+      delimiter: delimiter!,
       newline: newline ?? '\n',
       step: ({ data, errors, meta }) => {
         if (last !== null) take(last);
@@ -69,12 +71,20 @@ export async function readCsv(
   let rest = '';
   for await (const piece of textPieces(path)) {
     newline ??= piece.includes('\n') || !piece.includes('\r') ? '\n' : '\r';
+    delimiter ??= separator === ',' && hasSemicolons(piece) ? ';' : separator;
     rest += piece;
     rest = rest.slice(takeWhole(rest).start);
-    if (rest.length > MAX_RECORD_CHARS) throw badQuotes(`${path}:${line}`);
+    if (rest.length > MAX_RECORD_CHARS) throw tooLong(`${path}:${line}`);
   }
   const { last } = takeWhole(rest);
   if (last !== null) take(last);
+}
+
+/** Whether the names of the columns have semicolons between them, and no comma. */
+function hasSemicolons(text: string): boolean {
+  const [header = ''] = text.trimStart().split(/[\r\n]/, 1);
+  const unquoted = header.replace(/"[^"]*"/g, '');
+  return unquoted.includes(';') && !unquoted.includes(',');
 }
 
 /** A copy: what the parser gives is a slice, and would keep the whole piece of the file in memory. */
@@ -86,5 +96,11 @@ function badQuotes(where: string): FormatError {
   return new FormatError(
     `${where}: expected a quote at the end of each field that begins with one, got something else in this record. ` +
       'Close it; write "" for a quote inside, and put a field in quotes if it begins with one.',
+  );
+}
+
+function tooLong(where: string): FormatError {
+  return new FormatError(
+    `${where}: expected a record of at most ${MAX_RECORD_CHARS} characters, got more. Is a quote not closed? Put longer texts in JSON lines.`,
   );
 }

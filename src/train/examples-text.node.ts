@@ -45,7 +45,7 @@ export class TextDecoding {
     }
   }
 
-  /** The position of the byte at which a strict decoder stops; negative: in the piece before. */
+  /** Where the character begins at which a strict decoder stops; negative: in the piece before. */
   #firstBad(bytes: Uint8Array): number {
     const lead = this.#tail.findIndex((byte) => (byte & 0xc0) !== 0x80); // before it: ends of whole characters
     const carried = lead < 0 ? new Uint8Array(0) : this.#tail.subarray(lead);
@@ -60,6 +60,13 @@ export class TextDecoding {
       } catch {
         bad = middle;
       }
+    }
+    // What was good so far may end within a character: its first byte is the one that is out of place.
+    for (let start = good - 1; start >= Math.max(0, good - 3); start--) {
+      if ((all[start]! & 0xc0) === 0x80) continue;
+      const needed = all[start]! >= 0xf0 ? 4 : all[start]! >= 0xe0 ? 3 : all[start]! >= 0xc0 ? 2 : 1;
+      if (start + needed > good) good = start;
+      break;
     }
     return good - carried.length;
   }

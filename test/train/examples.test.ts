@@ -191,6 +191,11 @@ describe('bytes that are not UTF-8', () => {
       /a\.jsonl:1: .*got the byte 0xf6 \(byte 12 of/,
     ],
     [
+      'Latin-1 that looks like the beginning of a character',
+      Buffer.from('{"text":"caf\xe9, 1"}', 'latin1'),
+      /a\.jsonl:1: .*got the byte 0xe9 \(byte 12 of/,
+    ],
+    [
       'a byte in line 2',
       Buffer.concat([Buffer.from(good), Buffer.from([0x61, 0xff])]),
       /:2: .*0xff \(byte 31 of/,
@@ -217,17 +222,17 @@ describe('bytes that are not UTF-8', () => {
     for (const shift of [0, 1, 2, 3]) {
       const start = Buffer.concat([Buffer.alloc((1 << 20) - 100, line), Buffer.alloc(98 + shift, 'y')]);
       const bytes = Buffer.concat([start, Buffer.from([0xe2, 0x82, 0x41])]);
-      const at = start.length + 2; // the byte that should go on the character
+      const at = start.length; // the character that does not go on
       const read = readExamples([await put('a.txt', bytes), await put('a.csv', bytes)], {
         isLabelled: false,
       });
-      await expect(read).rejects.toThrow(`the byte 0x41 (byte ${at} of`);
+      await expect(read).rejects.toThrow(`the byte 0xe2 (byte ${at} of`);
       const csv = readExamples([await put('a.csv', Buffer.concat([Buffer.from('text\n'), bytes]))], {
         isLabelled: false,
       });
       const lines = 1 + Math.floor(((1 << 20) - 100) / 100) + 1;
       await expect(csv).rejects.toThrow(
-        `a.csv:${lines}: expected UTF-8, got the byte 0x41 (byte ${at + 5} of`,
+        `a.csv:${lines}: expected UTF-8, got the byte 0xe2 (byte ${at + 5} of`,
       );
     }
   });
