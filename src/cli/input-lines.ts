@@ -1,5 +1,6 @@
 /** Lines of the standard input as they arrive. */
 import { Readable } from 'node:stream';
+import { FormatError } from '../index.node.ts';
 import type { CliIo } from './output.ts';
 
 /** The lines of the input as they arrive, until its end or the signal. */
@@ -26,10 +27,31 @@ export async function* inputLineGroups(stdin: CliIo['stdin']): AsyncGenerator<st
   if (rest !== '') yield [rest];
 }
 
-/** The input as text, decoded from UTF-8. */
+/** The input as text. Throws FormatError that names the line if it is not UTF-8. */
 export async function* inputPieces(stdin: CliIo['stdin']): AsyncGenerator<string> {
-  const decoder = new TextDecoder();
-  for await (const chunk of stdin)
-    yield typeof chunk === 'string' ? chunk : decoder.decode(chunk, { stream: true });
-  yield decoder.decode();
+  const decoder = new TextDecoder('utf-8', { fatal: true });
+  const lenient = new TextDecoder(); // shows where the other one stopped
+  let line = 1;
+  const decode = (bytes?: Uint8Array): string => {
+    const options = { stream: bytes !== undefined };
+    const shown = lenient.decode(bytes, options);
+    try {
+      return decoder.decode(bytes, options);
+    } catch {
+      const at = line + newlines(shown.slice(0, shown.indexOf('\ufffd')));
+      throw new FormatError(
+        `stdin:${at}: expected UTF-8, got other bytes. Convert it, for example with iconv.`,
+      );
+    }
+  };
+  for await (const chunk of stdin) {
+    const text = typeof chunk === 'string' ? chunk : decode(chunk);
+    line += newlines(text);
+    yield text;
+  }
+  yield decode();
+}
+
+function newlines(text: string): number {
+  return text.split('\n').length - 1;
 }

@@ -5,6 +5,7 @@ import { ConfigError, FormatError } from '../base/errors.ts';
 import { listCorpusFiles } from './corpus-files.node.ts';
 import {
   checkLabels,
+  countSeen,
   type Example,
   type ExampleParts,
   inferLabels,
@@ -86,6 +87,7 @@ export async function openExamples(options: OpenExamplesOptions): Promise<Exampl
     const own = await Promise.all(data.map((source) => hasPart(source, part)));
     return data.filter((_, i) => own[i]);
   };
+  const notice = (message: string): void => onProgress?.({ kind: 'notice', message });
   const all = await reading.read(data, 'train');
   const labels = inferLabels(all);
   const optional = async (part: 'valid' | 'test', name: string): Promise<Example[]> => {
@@ -93,8 +95,12 @@ export async function openExamples(options: OpenExamplesOptions): Promise<Exampl
     const examples = sources.length > 0 ? await reading.read(sources, part) : [];
     checkLabels(name, examples, labels);
     const missing = examples.length > 0 ? missingLabels(examples, labels) : [];
-    if (missing.length > 0)
-      onProgress?.({ kind: 'notice', message: `The ${name} has no examples of ${missing.join(', ')}.` });
+    if (missing.length > 0) notice(`The ${name} has no examples of ${missing.join(', ')}.`);
+    const seen = countSeen(examples, all);
+    if (seen > 0)
+      notice(
+        `${seen} of the ${examples.length} texts of the ${name} are also in the training data: their scores flatter.`,
+      );
     return examples;
   };
   const valid = await optional('valid', 'validation data');

@@ -133,3 +133,9 @@ export function missingLabels(examples: readonly Example[], labels: readonly str
   const there = new Set(examples.map(({ label }) => label));
   return labels.filter((label) => !there.has(label));
 }
+
+/** How many of `examples` have a text that is also among `others`: what is learned by heart says nothing about new texts. */
+export function countSeen(examples: readonly Example[], others: readonly Example[]): number {
+  const texts = new Set(others.map(({ text }) => text));
+  return examples.filter(({ text }) => texts.has(text)).length;
+}

@@ -73,7 +73,7 @@ export function liveLine(
       if (!isDue && now() - shownAt < interval) return;
       shownAt = now();
       isOpen = stream.isTTY === true;
-      stream.write(isOpen ? `${CLEAR}${text.slice(0, (stream.columns ?? 80) - 1)}` : `${text}\n`);
+      stream.write(isOpen ? `${CLEAR}${text.slice(0, (stream.columns || 80) - 1)}` : `${text}\n`);
     },
     print(text) {
       stream.write(`${isOpen ? CLEAR : ''}${text}\n`);

@@ -227,6 +227,25 @@ describe('predict', () => {
     const all = await predict(['--whole', '--max-tokens', 'none'], ['wheat '.repeat(10)]);
     expect(all.stdout).toContain('60 tokens');
     expect(all.stderr).toBe('');
+    const line = JSON.parse((await predict(['--whole', '--jsonl'], pieces)).stdout);
+    expect(line).toMatchObject({ where: 'stdin', tokens: 23, isFull: false, scores: whole.scores });
+    const none = await predict(['--whole'], [' \n']);
+    expect(none).toMatchObject({ code: 1, stdout: '' });
+    expect(none.stderr).toContain('stdin: expected some text, got none.');
+  });
+
+  it('names the line of stdin that is not UTF-8', async () => {
+    const bytes = Buffer.from('wheat\nsch\u00f6n\ngr\u00fcn\n');
+    const wheat = Buffer.from('wheat\n');
+    const bad = Buffer.from('a\nb \xe9t\xe9\n', 'latin1');
+    for (const cut of [1, 9, 10, 11]) {
+      const input = [wheat, bytes.subarray(0, cut), bytes.subarray(cut), bad];
+      const { code, stderr } = await predict(['--max-tokens', '8'], input);
+      expect(stderr).toContain('stdin:6: expected UTF-8');
+      expect(code).toBe(1);
+    }
+    const open = await predict(['--whole'], [wheat, Buffer.from([0xe2, 0x82])]);
+    expect(open.stderr).toContain('stdin:2: expected UTF-8');
   });
 
   it('--explain names the words that decided', async () => {

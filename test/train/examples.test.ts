@@ -357,6 +357,14 @@ describe('sources', () => {
     const parts = await open({ valid: [only], onProgress: (event: ExamplesEvent) => events.push(event) });
     expect(parts).toMatchObject({ labels: ['x', 'y'], test: [] });
     expect([parts.train.length, parts.valid.length]).toEqual([4, 1]);
-    expect(events).toContainEqual({ kind: 'notice', message: 'The validation data has no examples of y.' });
+    const notices = events.flatMap((event) => (event.kind === 'notice' ? [event.message] : []));
+    expect(notices).toEqual([
+      'The validation data has no examples of y.',
+      '1 of the 1 texts of the validation data are also in the training data: their scores flatter.',
+    ]);
+    const fresh = await put('fresh.csv', 'text,label\nfive,x\nsix,y\n');
+    events.length = 0;
+    await open({ test: [fresh], onProgress: (event: ExamplesEvent) => events.push(event) });
+    expect(events.filter(({ kind }) => kind === 'notice')).toEqual([]);
   });
 });

@@ -1,6 +1,6 @@
 /** `mamba-ts predict`: what a classifier says of texts. */
 import { type Command, Option } from 'commander';
-import { type Classifier, loadClassifier } from '../../index.node.ts';
+import { type Classifier, FormatError, loadClassifier } from '../../index.node.ts';
 import { liveLine, visible } from '../../train/index.ts';
 import { answerLine, explanationLines, oneLine } from '../answer-lines.ts';
 import { type AskedSources, type AskedText, askedTexts } from '../asked-texts.ts';
@@ -115,22 +115,26 @@ async function answers(classifier: Classifier, group: readonly AskedText[], opti
 /** Through the state: memory does not grow with the text. */
 async function predictWhole(
   classifier: Classifier,
-  { model, top, ...options }: Options,
+  { model, top, jsonl, ...options }: Options,
   out: Output,
 ): Promise<void> {
   const maxTokens = limitOf(options.maxTokens);
   const reader = classifier.open({ maxTokens });
   const began = performance.now();
+  let hasText = false;
   for await (const piece of inputPieces(out.io.stdin)) {
+    hasText ||= piece.trim() !== '';
     await reader.push(piece);
     if (reader.isFull) break;
   }
+  if (!hasText) throw new FormatError('stdin: expected some text, got none. Write the text to it.');
   const answer = await reader.answer();
   const { tokens } = reader;
   const isFull = tokens === (maxTokens === undefined ? classifier.config.maxTokens : maxTokens);
   const seconds = (performance.now() - began) / 1000;
   reader.dispose();
-  out.text(`${answerLine(answer, classifier.config.labels, top)}  ${tokens} tokens\n`);
+  if (jsonl) out.text(`${JSON.stringify({ where: 'stdin', ...answer, tokens, isFull })}\n`);
+  else out.text(`${answerLine(answer, classifier.config.labels, top)}  ${tokens} tokens\n`);
   if (isFull)
     out.log(`The text fills the ${tokens} tokens that are read; --max-tokens none reads all of it.`);
   classifier.dispose();
