@@ -1,4 +1,5 @@
 /** Adapters as folders: adapter_config.json and adapter_model.safetensors, replaced as one. Node only. */
+import { rm } from 'node:fs/promises';
 import { join, relative, resolve, sep } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import type { ClassifierHead, LoraConfig } from '../models/classifier-config.ts';
@@ -14,7 +15,7 @@ import {
   readAdapter,
   toPeftName,
 } from './adapter.ts';
-import { expectPath, fileSource, isPresent, readJson } from './file.ts';
+import { expectPath, fileError, fileSource, isPresent, readJson } from './file.ts';
 import { openFolderSet, writeFolderAtomic } from './folder.node.ts';
 import { formatJson } from './json.ts';
 import { openSafetensors } from './safetensors.ts';
@@ -63,6 +64,15 @@ export async function saveAdapter(
     { name: ADAPTER_WEIGHTS_FILE, content: safetensorsChunks(entries, { format: 'pt' }) },
     ...Object.entries(tokenizer).map(([name, content]) => ({ name, content })),
   ]);
+}
+
+/** Removes the adapter in `folder`, if there is one; other files there stay. */
+export async function removeAdapter(folder: string): Promise<void> {
+  for (const name of FILES) {
+    await rm(join(folder, name), { force: true }).catch((error) => {
+      throw fileError('removeAdapter', `to remove ${join(folder, name)}`, error);
+    });
+  }
 }
 
 function hasAdapters(root: Module, { rank, alpha, targets }: LoraConfig): boolean {

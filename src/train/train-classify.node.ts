@@ -3,7 +3,7 @@
  * the best one, the optimizer and metrics.jsonl. Node only; prints nothing.
  */
 import { join } from 'node:path';
-import { saveAdapter } from '../io/adapter.node.ts';
+import { removeAdapter, saveAdapter } from '../io/adapter.node.ts';
 import type { Classifier } from '../models/classifier.ts';
 import { tokenizerFromFiles } from '../text/tokenizer.ts';
 import { type BaselineResult, runBaselines } from './baselines.ts';
@@ -132,6 +132,7 @@ export async function trainClassify(options: TrainClassifyOptions): Promise<Trai
               base: settings.from!,
               tokenizer: tokenizer.toFiles(),
             });
+          else if (options.start === 'replace') await removeAdapter(join(out, ADAPTER_FOLDER)); // that of the run before
         },
       };
     },

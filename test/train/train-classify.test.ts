@@ -183,6 +183,9 @@ describe('a run', () => {
     for (const [i, { scores }] of whole.entries())
       for (const [k, p] of Object.values(scores).entries())
         expect(Math.abs(p - result.valid!.probabilities[i]![k]!)).toBeLessThan(1e-6);
+    // A run in its place leaves no adapter of another run behind.
+    await trainClassify({ out, settings: fromBase({ tune: 'frozen', epochs: 1 }), start: 'replace' });
+    await expect(loadClassifier(join(out, 'adapter'))).rejects.toThrow();
   });
 
   test.each<[string, Partial<ClassifySettings>]>([
