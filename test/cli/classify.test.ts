@@ -43,6 +43,8 @@ describe('usage errors', () => {
     ['too much dropout', ['--dropout', '2'], 'expected a number in [0, 1]'],
     ['tokens that are no number', ['--max-tokens', 'all'], 'expected a number'],
     ['an unknown flag', ['--text-field', 'x'], 'unknown option'],
+    ['a shape beside a base', ['--from', at('lm')], '--d-model cannot be used with --from'],
+    ['adapters that are not asked for', ['--lora-rank', '2'], '--lora-rank needs --tune lora'],
   ])('train classify: %s', async (_, more, message) => {
     const { code, stderr } = await cli(fresh('usage', ...more));
     expect(stderr).toContain(message);

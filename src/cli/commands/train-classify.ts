@@ -105,6 +105,7 @@ export function register(train: Command): void {
 async function run(options: Options, command: Command): Promise<void> {
   const out = outputOf(command);
   if (!options.resume && !options.data) command.error('error: --data is needed for a new run.');
+  refuseIdle(options, command);
   const { text, label, lowercase, baselines, ...flags } = options;
   const progress = trainClassifyProgress(out.io.stderr);
   const opened = await openRun(options, out);
@@ -133,4 +134,18 @@ async function run(options: Options, command: Command): Promise<void> {
       `interrupted after training; ${options.out} holds the model, and --resume measures it again.`,
     );
   }
+}
+
+/** What is decided by the model one starts from, and what is said of adapters that there will not be. */
+function refuseIdle({ from, tune, resume }: Options, command: Command): void {
+  if (resume) return;
+  const given = (flags: string[]) =>
+    flags.find((flag) =>
+      command.options.some((o) => o.long === flag && command.getOptionValue(o.attributeName()) !== undefined),
+    );
+  const shape =
+    from && given(['--d-model', '--layers', '--d-state', '--d-conv', '--expand', '--embedding-std']);
+  if (shape) command.error(`error: ${shape} cannot be used with --from, which decides the shape.`);
+  const lora = tune !== 'lora' && given(['--lora-rank', '--lora-alpha', '--lora-targets']);
+  if (lora) command.error(`error: ${lora} needs --tune lora.`);
 }
