@@ -1,7 +1,7 @@
 /**
  * Low-rank adapters against full fine-tuning: trains a language model on Moby-Dick, then classifiers from it, all weights, adapters
  * alone, and the head alone, and one from random weights with the same settings:
- * `node runs/classify-lora.mjs [--minutes 5] [--data spam|reviews|brown] [--reviews FOLDER] [--seeds 0,1,2] [--set JSON] [--base FOLDER]`.
+ * `node runs/classify-lora.mjs [--minutes 5] [--data mails|reviews] [--reviews FOLDER] [--seeds 0,1,2] [--set JSON] [--base FOLDER]`.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,20 +10,24 @@ import { parseArgs } from 'node:util';
 import { median, printMachine } from '../bench/_report.mjs';
 import { currentDevice, trainClassify, trainLm } from '../dist/index.node.js';
 import { readBook } from './_book.mjs';
-import { reviewFiles, writeBrown, writeSpam } from './_labelled.mjs';
+import { reviewFiles, writeSpam } from './_labelled.mjs';
 
 const { values } = parseArgs({
   options: {
     minutes: { type: 'string', default: '5' },
-    data: { type: 'string', default: 'spam' },
+    data: { type: 'string', default: 'mails' },
     reviews: { type: 'string' },
     seeds: { type: 'string', default: '0,1,2' },
     set: { type: 'string', default: '{}' },
     base: { type: 'string' },
   },
 });
-const write = { spam: writeSpam, brown: writeBrown, reviews: () => reviewFiles(values.reviews) }[values.data];
-if (!write) throw new Error(`expected spam, brown or reviews, got ${values.data}.`);
+const DATA = {
+  mails: (folder, seed) => writeSpam(folder, seed, { headers: false }),
+  reviews: () => reviewFiles(values.reviews),
+};
+const write = DATA[values.data];
+if (!write) throw new Error(`expected ${Object.keys(DATA).join(' or ')}, got ${values.data}.`);
 
 /** What is trained, with the learning rate that suits it. */
 const WAYS = {
@@ -32,7 +36,7 @@ const WAYS = {
     tune: 'lora',
     loraRank: 4,
     loraAlpha: 8,
-    lr: 4e-3,
+    lr: 3e-3,
     loraTargets: ['in_proj', 'out_proj'],
   },
   'the head alone': { tune: 'frozen', lr: 1e-2 },
@@ -79,7 +83,9 @@ try {
           from: base,
           seed,
           saveEvery: 0,
-          maxTokens: 256,
+          maxTokens: 128,
+          epochs: 3,
+          patience: 0,
           ...way,
           ...JSON.parse(values.set),
         },

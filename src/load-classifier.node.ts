@@ -111,6 +111,13 @@ async function loadAdapted(folder: string, options: LoadModelOptions): Promise<C
       for (const [i, stack] of classifier.stacks.entries()) await loadPart(stack, paths[i]!, files, 'f32');
       if (!adapter.tensors.has('score.weight') && files.head)
         await loadPart(classifier.score, 'score', files, 'f32');
+      const found = await classifier.baseFingerprint();
+      if (adapter.fingerprint !== null && adapter.fingerprint !== found) {
+        throw new ConfigError(
+          `${OP}: expected the weights that the adapter ${folder} was trained beside (${adapter.fingerprint}), got others in ${files.path} (${found}). ` +
+            `Write in ${folder}/${ADAPTER_CONFIG_FILE} where that model is now.`,
+        );
+      }
       applyAdapter(classifier, adapter);
     });
   };
@@ -118,7 +125,7 @@ async function loadAdapted(folder: string, options: LoadModelOptions): Promise<C
     return await withPretrained(OP, base, { ...options, tokenizer: options.tokenizer ?? own }, load);
   } catch (error) {
     if (error instanceof FileError || error instanceof DownloadError)
-      error.message += ` (the base of the adapter ${folder})`;
+      error.message += ` (the base of the adapter ${folder}; base_model_name_or_path in its ${ADAPTER_CONFIG_FILE} says where it is)`;
     throw error;
   }
 }

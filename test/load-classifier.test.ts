@@ -330,7 +330,7 @@ describe('an adapter alone', () => {
     edit(folder, (json) => {
       json.base_model_name_or_path = './nowhere';
     });
-    await expect(loadClassifier(folder)).rejects.toThrow(`(the base of the adapter ${folder})`);
+    await expect(loadClassifier(folder)).rejects.toThrow(`(the base of the adapter ${folder};`);
     edit(folder, (json) => {
       json.base_model_name_or_path = null;
     });

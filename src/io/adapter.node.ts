@@ -33,6 +33,8 @@ export interface AdapterContent {
    * or a hub id.
    */
   base: string;
+  /** Of those weights (Classifier.baseFingerprint): the loader refuses others. */
+  fingerprint?: string;
   /** The files of its tokenizer by name, from TOKENIZER_FILES: it need not be the base's. */
   tokenizer?: Readonly<Record<string, string>>;
 }
@@ -43,7 +45,7 @@ export interface AdapterContent {
  */
 export async function saveAdapter(
   folder: string,
-  { root, head, base, tokenizer = {} }: AdapterContent,
+  { root, head, base, fingerprint, tokenizer = {} }: AdapterContent,
 ): Promise<void> {
   if (!head.lora || !hasAdapters(root, head.lora)) {
     throw new ConfigError(
@@ -60,7 +62,10 @@ export async function saveAdapter(
     data: () => tensor.floats(),
   }));
   await writeFolderAtomic(folder, [
-    { name: ADAPTER_CONFIG_FILE, content: formatJson(adapterConfigToJson(head.lora, head, place)) },
+    {
+      name: ADAPTER_CONFIG_FILE,
+      content: formatJson(adapterConfigToJson(head.lora, head, place, fingerprint)),
+    },
     { name: ADAPTER_WEIGHTS_FILE, content: safetensorsChunks(entries, { format: 'pt' }) },
     ...Object.entries(tokenizer).map(([name, content]) => ({ name, content })),
   ]);

@@ -27,6 +27,8 @@ export interface AdapterConfig {
   head: ClassifierHead | null;
   /** The model it stands beside, as written there: a path or a hub id. */
   base: string | null;
+  /** Of that model's weights, where the adapter was saved here; null otherwise. */
+  fingerprint: string | null;
 }
 
 export interface Adapter extends AdapterConfig {
@@ -40,6 +42,8 @@ export interface Adapter extends AdapterConfig {
 }
 
 const OWN_KEY = 'mamba_ts';
+/** Of the weights that the adapter stands beside. */
+const FINGERPRINT = 'base_fingerprint';
 const PREFIX = 'base_model.model.';
 const HEAD = 'score';
 /** PEFT names both for every sequence classifier, whichever it has. */
@@ -91,7 +95,12 @@ export function adapterParameters(root: Module): [string, Tensor][] {
 }
 
 /** The adapter_config.json of a classifier's adapter. */
-export function adapterConfigToJson(lora: LoraConfig, head: ClassifierHead, base: string): JsonObject {
+export function adapterConfigToJson(
+  lora: LoraConfig,
+  head: ClassifierHead,
+  base: string,
+  fingerprint: string | null = null,
+): JsonObject {
   const { fields, own } = headToJson({ ...head, lora: null });
   return {
     peft_type: 'LORA',
@@ -108,7 +117,7 @@ export function adapterConfigToJson(lora: LoraConfig, head: ClassifierHead, base
     lora_dropout: 0,
     use_dora: false,
     use_rslora: false,
-    [OWN_KEY]: { ...fields, ...own },
+    [OWN_KEY]: { ...fields, ...own, ...(fingerprint !== null && { [FINGERPRINT]: fingerprint }) },
   };
 }
 
@@ -138,7 +147,8 @@ export function adapterConfigFromJson(json: JsonObject, name = ADAPTER_CONFIG_FI
       `openAdapter: expected a complete and consistent ${name}, got: ${listProblems(problems)}. Correct these fields.`,
     );
   }
-  return { lora, head: read.head && { ...read.head, lora }, base };
+  const fingerprint = typeof own[FINGERPRINT] === 'string' ? own[FINGERPRINT] : null;
+  return { lora, head: read.head && { ...read.head, lora }, base, fingerprint };
 }
 
 function refuseVariants(json: JsonObject, name: string): void {

@@ -52,9 +52,10 @@ async function locate(
     return { path: await fetch(id, await hubSettings()), isFromHub: true };
   } catch (error) {
     if (!(error instanceof DownloadError)) throw error;
-    throw new DownloadError(`${error.message} There is no file or folder ${idOrPath} either.`, {
-      cause: error,
-    });
+    throw new DownloadError(
+      `There is no file or folder ${idOrPath}, and as a model of a hub it could not be fetched: ${error.message}`,
+      { cause: error },
+    );
   }
 }
 

@@ -92,6 +92,12 @@ export class Classifier extends Module implements StateModel {
     return this.#fingerprint;
   }
 
+  /** Of the backbones alone, whatever the head and the adapters: which weights an adapter stands beside. */
+  async baseFingerprint(): Promise<string> {
+    const samples = await Promise.all(this.stacks.map(vectorsOf));
+    return fingerprintOf(this.config.backbone, samples.flat());
+  }
+
   /** Of one stack. */
   get stateShapes(): { conv: number[]; ssm: number[] }[] {
     return this.backbone.stateShapes;

@@ -3,7 +3,9 @@
  * the best one, the optimizer and metrics.jsonl. Node only; prints nothing.
  */
 import { join } from 'node:path';
+import type { Tokenizer } from '../base/tokenizer.ts';
 import { removeAdapter, saveAdapter } from '../io/adapter.node.ts';
+import type { Pretrained } from '../io/pretrained.node.ts';
 import type { Classifier } from '../models/classifier.ts';
 import { tokenizerFromFiles } from '../text/tokenizer.ts';
 import { type BaselineResult, runBaselines } from './baselines.ts';
@@ -73,6 +75,10 @@ export async function trainClassify(options: TrainClassifyOptions): Promise<Trai
           : await openTokenizer(settings.tokenizer, async () => parts.train.map(({ text }) => text), {
               lowercase: settings.lowercase,
             });
+      if (base && isForeign(tokenizer, base)) {
+        const message = `the tokenizer is not that of ${settings.from}: its embeddings were learned for other tokens`;
+        onProgress?.({ kind: 'notice', message });
+      }
       const model = checkpoint
         ? restoredClassifier(checkpoint.model, settings)
         : await buildClassifier(settings, { labels: parts.labels, vocabSize: tokenizer.vocabSize, base });
@@ -130,6 +136,7 @@ export async function trainClassify(options: TrainClassifyOptions): Promise<Trai
               root: model,
               head,
               base: settings.from!,
+              fingerprint: await model.baseFingerprint(),
               tokenizer: tokenizer.toFiles(),
             });
           else if (options.start === 'replace') await removeAdapter(join(out, ADAPTER_FOLDER)); // that of the run before
@@ -141,6 +148,13 @@ export async function trainClassify(options: TrainClassifyOptions): Promise<Trai
   const model = trained as unknown as Classifier; // opened by now
   await model.refreshFingerprint();
   return { ...result, model, stepsPerEpoch, trainedCount, valid, test, baselines };
+}
+
+function isForeign(tokenizer: Tokenizer, { tokenizer: files }: Pretrained): boolean {
+  const known = files['tokenizer.json'];
+  const used = tokenizer.toFiles()['tokenizer.json'];
+  if (known === undefined || used === undefined) return known !== used;
+  return JSON.stringify(JSON.parse(known)) !== JSON.stringify(JSON.parse(used));
 }
 
 async function baselinesOf(

@@ -253,6 +253,7 @@ describe('adapter_config.json', () => {
     expect(adapterConfigFromJson({ ...CONFIG, ...more })).toEqual({
       lora: { rank: 2, alpha: 3, targets: ['in_proj', 'fc1'] },
       head: null,
+      fingerprint: null,
       base: null,
     });
   });

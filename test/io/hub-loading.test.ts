@@ -75,7 +75,7 @@ describe('loading', () => {
       expect(hub.seen).toEqual([]);
       const missing = loadModel('org/other');
       await expect(missing).rejects.toThrow(`expected a model org/other at ${hub.endpoint}`);
-      await expect(missing).rejects.toThrow('There is no file or folder org/other either.');
+      await expect(missing).rejects.toThrow('There is no file or folder org/other, and');
     } finally {
       process.chdir(before);
     }

@@ -188,6 +188,26 @@ describe('a run', () => {
     await expect(loadClassifier(join(out, 'adapter'))).rejects.toThrow();
   });
 
+  test("of adapters refuses another base, and says when a tokenizer is not the base's", async () => {
+    const told: string[] = [];
+    const onProgress: TrainClassifyOptions['onProgress'] = (event) => {
+      if (event.kind === 'notice') told.push(event.message);
+    };
+    const { out } = await run('other', { settings: fromBase({ tune: 'lora', epochs: 1 }), onProgress });
+    expect(told).toEqual([]);
+    const model = new LanguageModel({ d_model: 8, n_layer: 2, vocab_size: 256, d_state: 4 }, { seed: 4 });
+    model.tokenizer = byteTokenizer();
+    const other = join(folder, 'other-base');
+    await saveModel(model, other);
+    const config = join(out, 'adapter', 'adapter_config.json');
+    const json = JSON.parse(await readFile(config, 'utf8'));
+    await writeFile(config, JSON.stringify({ ...json, base_model_name_or_path: other }));
+    await expect(loadClassifier(join(out, 'adapter'))).rejects.toThrow('was trained beside');
+    const foreign = fromBase({ epochs: 1, tokenizer: 'words:30' });
+    await run('foreign', { settings: foreign, onProgress });
+    expect(told).toEqual([expect.stringContaining('not that of')]);
+  });
+
   test.each<[string, Partial<ClassifySettings>]>([
     ['dropout to be within [0, 1)', { dropout: 1 }],
     ['epochs or steps or minutes', { steps: 5 }],
