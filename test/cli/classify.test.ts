@@ -188,7 +188,7 @@ describe('eval of a classifier', () => {
 });
 
 describe('predict', () => {
-  const predict = (more: string[], stdin?: string[]) =>
+  const predict = (more: string[], stdin?: (string | Uint8Array)[]) =>
     cli(['predict', '--model', at('model'), ...more], { stdin: stdin ?? null });
 
   it('a line per text, from arguments, stdin and files', async () => {
