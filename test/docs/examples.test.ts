@@ -61,7 +61,9 @@ describe('examples', () => {
 
     const weights = between('what decided, token by token').map((line) => {
       const [, side, token, weight] = /^(for|against) spam {2}(".*") {2}(-?\d+\.\d{3})$/.exec(line)!;
-      expect(SPAM).toContain(JSON.parse(token!));
+      // A vocabulary of words puts spaces between them, and has one token for all that it does not know.
+      const word = JSON.parse(token!).trim();
+      if (word !== '[UNK]') expect(SPAM).toContain(word);
       expect(Number(weight) >= 0 ? 'for' : 'against').toBe(side);
       return Math.abs(Number(weight));
     });

@@ -80,7 +80,7 @@ test('what is trained on what', () => {
   expect(more).toContain('starting from base\n');
   expect(more).toContain('150 of the parameters are trained (1.50 %, lora)\n');
   expect(more).toContain('40 held out, 9 for the test\n');
-  expect(more).toContain('80 of the texts to learn from (25 %) fill the 512 tokens that are read');
+  expect(more).toContain('80 of the texts to learn from (25 %) fill the 1024 tokens that are read');
   expect(more).toContain('resumed after step 7\n');
 });
 
