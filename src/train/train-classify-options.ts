@@ -42,7 +42,7 @@ export type ClassifySettings = RunSettings & {
   d_state: number | null;
   d_conv: number | null;
   expand: number | null;
-  /** Of the random embeddings a run begins with; larger ones than a language model's learn faster from few texts. */
+  /** Of the random embeddings a run begins with. */
   embeddingStd: number;
   pooling: Pooling;
   bidirectional: boolean;
@@ -96,7 +96,7 @@ type Recipe = Partial<ClassifySettings> &
   Pick<ClassifySettings, 'd_model' | 'n_layer' | 'tokenizer' | 'maxTokens'>;
 
 /**
- * Recipes by name. `text-small` does well on a few thousand texts; `fine-tune` starts from a pretrained model (--from);
+ * Recipes by name. `text-small` is for a few thousand texts; `fine-tune` starts from a pretrained model (--from);
  * `imdb-tutorial` is the set-up that tutorials on Mamba and IMDb share, to the letter (it needs bert-base-uncased's tokenizer).
  */
 export const CLASSIFY_PRESETS = {

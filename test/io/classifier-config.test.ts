@@ -65,9 +65,9 @@ test('any head comes back from our config.json', () => {
     })
     .map(resolveHead);
   fc.assert(
-    fc.property(anyHead, (any) => {
-      const text = formatJson(toHuggingFaceConfig(backbone, { head: any }));
-      expect(modelFromJson(parseJsonObject(text, 'config.json'))).toEqual({ config: backbone, head: any });
+    fc.property(anyHead, (drawn) => {
+      const text = formatJson(toHuggingFaceConfig(backbone, { head: drawn }));
+      expect(modelFromJson(parseJsonObject(text, 'config.json'))).toEqual({ config: backbone, head: drawn });
     }),
   );
 });

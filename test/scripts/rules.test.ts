@@ -33,7 +33,7 @@ const GOOD: Record<string, string> = {
   'bench/one.mjs':
     "import { readFileSync } from 'house';\nimport '../dist/index.js';\nimport 'tool';\nreadFileSync;\n",
   'vitest.config.ts': 'export default {};\n',
-  'README.md': 'Look at docs/work/list.md, https://example.org/root/x and ./home/a/b.\n',
+  'README.md': 'Look at docs/root/list.md, https://example.org/root/x and ./home/a/b.\n',
 };
 
 /** What is added to GOOD, and the finding that must come of it. */

@@ -15,8 +15,8 @@ import { parseMetrics } from '../../src/train/metrics.ts';
 import { METRICS_FILE } from '../../src/train/run.node.ts';
 import { type TrainLmOptions, trainLm } from '../../src/train/train-lm.node.ts';
 import type { LmSettings } from '../../src/train/train-lm-options.ts';
-import { devices } from '../kernels/devices.ts';
 import { bundle } from '../support/bundle.ts';
+import { interruptAt, kinds } from './interrupt.ts';
 import { toyText, weightsOf } from './toy.ts';
 
 let folder: string;
@@ -65,22 +65,6 @@ async function run(name: string, options: Partial<TrainLmOptions> = {}) {
   const optimizer = await readFile(join(out, 'optimizer.safetensors'));
   return { result, weights, metrics, optimizer: optimizer.toString('latin1') };
 }
-
-/** Stops like Ctrl-C after step `step`. */
-function interruptAt(step: number): Pick<TrainLmOptions, 'signal' | 'onProgress'> {
-  const controller = new AbortController();
-  return {
-    signal: controller.signal,
-    onProgress: (event) => {
-      if (event.kind === 'step' && event.step === step) controller.abort();
-    },
-  };
-}
-
-/** Each kind of device once: instruction sets share everything that matters here. */
-const kinds = devices.filter(
-  ({ backend }, i) => devices.findIndex((d) => d.backend.name === backend.name) === i,
-);
 
 describe.each(kinds)(
   'a resumed run equals the unbroken one, bit for bit, on $label',

@@ -17,7 +17,7 @@ import {
 } from '../../src/index.node.ts';
 import { byteTokenizer } from '../../src/text/index.ts';
 import type { ClassifySettings } from '../../src/train/index.ts';
-import { devices } from '../kernels/devices.ts';
+import { interruptAt, kinds } from './interrupt.ts';
 import { toyJsonLines } from './labelled-toy.ts';
 
 let folder: string;
@@ -86,20 +86,6 @@ async function run(name: string, options: Partial<TrainClassifyOptions> = {}) {
     files.push((await readFile(join(out, file))).toString('latin1'));
   return { result, weights, metrics, files, out };
 }
-
-function interruptAt(step: number): Pick<TrainClassifyOptions, 'signal' | 'onProgress'> {
-  const controller = new AbortController();
-  return {
-    signal: controller.signal,
-    onProgress: (event) => {
-      if (event.kind === 'step' && event.step === step) controller.abort();
-    },
-  };
-}
-
-const kinds = devices.filter(
-  ({ backend }, i) => devices.findIndex((d) => d.backend.name === backend.name) === i,
-);
 
 describe.each(kinds)(
   'a resumed run equals the unbroken one, bit for bit, on $label',
