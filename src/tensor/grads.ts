@@ -41,6 +41,11 @@ export const GRADS = {
     const right = affine(left, -1, 1);
     return [sumTo(binary('mul', d, left), a.shape), sumTo(binary('mul', d, right), b.shape)];
   },
+  /** y = clamp(x): d where y is x. */
+  clamp: (d: Tensor, x: Tensor, y: Tensor) => {
+    const distance = raw.unary('abs', binary('sub', x, y));
+    return [binary('mul', d, atLeast(raw.unary('neg', distance)))];
+  },
   unary: (op: UnaryOp, d: Tensor, x: Tensor, y: Tensor) => [raw.unaryGrad(op, x, y, d)],
   affine: (d: Tensor, scale: number) => [affine(d, scale, 0)],
   reshape: (d: Tensor, x: Shape) => [d.alias(x)],

@@ -4,7 +4,7 @@
  */
 import { UNARY, type UnaryOp } from '../backend/kernels.ts';
 import type { DType } from '../base/dtype.ts';
-import { DTypeError, ShapeError } from '../base/errors.ts';
+import { ConfigError, DTypeError, ShapeError } from '../base/errors.ts';
 import { axisOf, broadcastShapes, type Shape, sameShape, showShape, sizeOf } from '../base/shape.ts';
 import { GRADS } from './grads.ts';
 import * as raw from './raw.ts';
@@ -62,6 +62,14 @@ export function minimum(a: Tensor, b: Operand): Tensor {
 function select(op: 'max' | 'min', a: Tensor, b: Tensor): Tensor {
   const y = raw.binary(op, a, b);
   record(op, [a, b], [y], { a, b }, ([d], saved) => GRADS.select(op, d!, saved.a, saved.b));
+  return y;
+}
+
+/** x within [low, high]; no gradient outside. Either bound may be infinite. The borders count as inside, as in torch.clamp. */
+export function clamp(x: Tensor, low: number, high: number): Tensor {
+  if (!(low <= high)) throw new ConfigError(`clamp: expected low <= high, got [${low}, ${high}].`);
+  const y = raw.binary('min', raw.binary('max', x, asTensor(low, x)), asTensor(high, x));
+  record('clamp', [x], [y], { x, y }, ([d], saved) => GRADS.clamp(d!, saved.x, saved.y));
   return y;
 }
 

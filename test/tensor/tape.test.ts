@@ -27,6 +27,8 @@ describe('gradient rules of the primitives', () => {
     div: [(a, b) => p.div(a!, b!), x(), randomInput([3, 4], rng, 0.5, 2)],
     maximum: [(a, b) => p.maximum(a!, b!), x(), x()],
     minimum: [(a, b) => p.minimum(a!, b!), x(), x()],
+    clamp: [(a) => p.clamp(a!, -0.4, 0.6), x()],
+    'clamp on one side': [(a) => p.clamp(a!, 0.1, Number.POSITIVE_INFINITY), x()],
     affine: [(a) => p.affine(a!, -1.5, 2), x()],
     'sum axis': [(a) => p.sum(a!, 1), x()],
     'amax axis': [(a) => p.amax(a!, 1), x()],
@@ -68,6 +70,15 @@ describe('gradient rules of the primitives', () => {
     const result = gradcheck(f64, (...xs) => [fn(...xs)], inputs);
     expect(result.worst, JSON.stringify(result)).toBeLessThan(GRADCHECK_TOLERANCE);
   });
+});
+
+test('clamp passes the gradient at its borders', async () => {
+  const x = Tensor.from([-2, -1, 0, 2, 3], [5], { requiresGrad: true });
+  const y = p.clamp(x, -1, 2);
+  backward(y, Tensor.ones([5]));
+  expect([...(await y.floats())]).toEqual([-1, -1, 0, 2, 2]);
+  expect([...(await x.grad!.floats())]).toEqual([0, 1, 1, 1, 0]);
+  expect(() => p.clamp(x, 1, -1)).toThrow(/low <= high, got \[1, -1\]/);
 });
 
 describe('memory', () => {
