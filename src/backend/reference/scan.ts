@@ -19,6 +19,7 @@
  */
 import type { Kernels } from '../backend.ts';
 import { SCAN_CHUNK } from '../kernels.ts';
+import { startsDocument } from './documents.ts';
 import { silu, siluGrad, softplusGrad, softplus as softplusOf } from './math.ts';
 import { input, optionalIds, optionalInput, optionalOutput, output } from './storage.ts';
 
@@ -165,11 +166,6 @@ export const scan = {
     optionalOutput(refs.ddeltaBias)?.set(ddeltaBias);
   },
 } satisfies Partial<Kernels>;
-
-/** Whether token t of a row belongs to another document than the one before it. Token 0 continues the state. */
-function startsDocument(sequenceIds: Int32Array | null, token: number, t: number): boolean {
-  return sequenceIds !== null && t > 0 && sequenceIds[token] !== sequenceIds[token - 1];
-}
 
 /** Where channel c of a token finds its B or C: (e, n) when constant (no groups), else (b, l, g, n). */
 function groupOffset(groups: number, token: number, c: number, e: number, n: number): number {
