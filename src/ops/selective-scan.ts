@@ -25,7 +25,8 @@ import {
 import * as raw from '../tensor/raw.ts';
 import { needsGrad, record } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
-import { checkSequence, hostIds } from './causal-conv.ts';
+import { checkSequence } from './causal-conv.ts';
+import { choose, rowMasks } from './row-masks.ts';
 
 export interface SelectiveScanOptions {
   /** Skip connection (e). */
@@ -137,8 +138,7 @@ export function selectiveScanRef(
 ): SelectiveScanResult {
   const { D, z, deltaBias, state } = options;
   const { b, l, e, n } = check(u, delta, A, B, C, options);
-  const ids = hostIds('sequenceIds', options.sequenceIds);
-  const ends = hostIds('lengths', options.lengths);
+  const masks = rowMasks(b, l, options, 3, u.device);
   let dt = deltaBias ? add(delta, deltaBias) : delta;
   if (options.deltaSoftplus) dt = softplus(dt);
 
@@ -149,28 +149,15 @@ export function selectiveScanRef(
     const token = reshape(at(M, t), [b, groups, 1, n]);
     return reshape(broadcastTo(token, [b, groups, e / groups, n]), [b, e, n]);
   };
-  const rowMask = (keep: (row: number) => boolean) =>
-    Tensor.from(
-      Float32Array.from({ length: b }, (_, row) => (keep(row) ? 1 : 0)),
-      [b, 1, 1],
-      { device: u.device },
-    );
-
   let h = state ?? raw.full([b, e, n], 0, u.device);
   const ys: Tensor[] = [];
   for (let t = 0; t < l; t++) {
-    const alive = ends ? rowMask((row) => t < ends[row]!) : null;
-    if (ids && t > 0) {
-      const carried = mul(
-        h,
-        rowMask((row) => ids[row * l + t] === ids[row * l + t - 1]),
-      ); // prettier-ignore
-      h = alive ? add(mul(carried, alive), mul(h, sub1(alive))) : carried;
-    }
+    const { alive, continues } = masks(t);
+    const before = continues ? mul(h, continues) : h;
     const dtT = reshape(at(dt, t), [b, e, 1]);
     const uT = reshape(at(u, t), [b, e, 1]);
-    const next = add(mul(exp(mul(dtT, A)), h), mul(mul(dtT, uT), perChannel(B, t))); // (b, e, n)
-    h = alive ? add(mul(next, alive), mul(h, sub1(alive))) : next;
+    const next = add(mul(exp(mul(dtT, A)), before), mul(mul(dtT, uT), perChannel(B, t))); // (b, e, n)
+    h = choose(alive, next, h);
     let y = sum(mul(next, perChannel(C, t)), 2); // (b, e)
     if (D) y = add(y, mul(reshape(uT, [b, e]), D));
     if (z) y = mul(y, silu(reshape(at(z, t), [b, e])));
@@ -178,8 +165,6 @@ export function selectiveScanRef(
   }
   return { y: l > 0 ? stack(ys, 1) : raw.full([b, 0, e], 0, u.device), state: h };
 }
-
-const sub1 = (mask: Tensor): Tensor => add(mul(mask, -1), 1);
 
 /**
  * One token of the recurrence, for decoding (selective_state_update upstream). state (b, e, n); x, dt, z (b, e); A (e, n);
