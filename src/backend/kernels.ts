@@ -6,7 +6,8 @@
  * (booleans are ints 0/1). All buffers are contiguous, row-major, and start at `offset` elements.
  * `out` buffers are overwritten and need no clearing. Unless a comment says otherwise, outputs may not alias inputs.
  *
- * Letters: b batch, l length, d model width, e inner channels, n state size, g groups, k conv width, q chunk, v vocabulary.
+ * Letters: b batch, l length, d model width, e inner channels, n state size, g groups, k conv width, q chunk, v vocabulary,
+ * h heads, p width of a head, r ranks.
  */
 
 /** Steps per scan chunk: the backward pass keeps one state per chunk and recomputes the rest. */
@@ -14,6 +15,13 @@ export const SCAN_CHUNK = 64;
 /** The backward scan splits the channels of one batch row into this many independent parts (fixed: results must
  *  not depend on the thread count); each part owns a slice of the partial sums of dB and dC. */
 export const SCAN_PARTS = 4;
+/** Default chunk of ssd: how far apart its checkpoints are. */
+export const SSD_CHUNK = 64;
+/** Rows (tokens times ranks) that ssd takes at a time, inside a chunk of any length. */
+export const SSD_ROWS = 64;
+/** The backward pass of ssd splits the heads of one group of one batch row into at most this many independent parts; each
+ *  owns a slice of the partial sums of dB and dC. */
+export const SSD_PARTS = 4;
 /** Row blocks whose partial weight gradients `normGrad` adds up in order. */
 export const NORM_BLOCKS = 32;
 
@@ -340,6 +348,75 @@ export const KERNELS = {
     softplus: 'int',
   }, // prettier-ignore
 
+  // The family ssd.
+  /** State space duality (Dao and Gu 2024), with ranks (Mamba-3's MIMO). Per head, with the state S (p, n):
+   *  S[t] = exp(decay[t]) S[t-1] + scale[t] sum_r x[t,r] B[t,r]^T
+   *  y[t,r] = (exp(decay[t]) S[t-1] + own[t] sum_r' x[t,r'] B[t,r']^T) C[t,r] + D x[t,r]
+   *  x, y (b, l, r, h, p); decay <= 0, scale, own (b, l, h); own null = scale; B, C (b, l, r, g, n) with head i in group
+   *  floor(i / (h / g)); D (h), or (h, p) when dWidth is p instead of 1. state (b, h, p, n) enters (null = zeros), stateOut leaves.
+   *  sequenceIds and lengths as in selectiveScan. Computed chunk by chunk of q tokens: q changes the rounding only, and a
+   *  row that is cut at multiples of q gives the same bits as the whole. checkpoints (b, ceil(l / q), h, p, n) receives the
+   *  state *before* each chunk (null when no gradient is needed). `partial` is scratch of ssdPartialSize() elements. */
+  ssd: {
+    x: 'in',
+    decay: 'in',
+    scale: 'in',
+    own: 'in?',
+    B: 'in',
+    C: 'in',
+    D: 'in?',
+    state: 'in?',
+    sequenceIds: 'ids?',
+    lengths: 'ids?',
+    y: 'out',
+    stateOut: 'out',
+    checkpoints: 'out?',
+    partial: 'out',
+    b: 'int',
+    l: 'int',
+    r: 'int',
+    h: 'int',
+    p: 'int',
+    g: 'int',
+    n: 'int',
+    q: 'int',
+    dWidth: 'int',
+  }, // prettier-ignore
+  /** Gradients of ssd by recomputation from `checkpoints` (same q). dstateOut: gradient of stateOut (null = none); down is
+   *  given exactly when own is. `partial` is scratch of ssdGradPartialSize() elements. Gradients at t >= lengths[b] are 0. */
+  ssdGrad: {
+    x: 'in',
+    decay: 'in',
+    scale: 'in',
+    own: 'in?',
+    B: 'in',
+    C: 'in',
+    D: 'in?',
+    sequenceIds: 'ids?',
+    lengths: 'ids?',
+    checkpoints: 'in',
+    dy: 'in',
+    dstateOut: 'in?',
+    dx: 'out',
+    ddecay: 'out',
+    dscale: 'out',
+    down: 'out?',
+    dB: 'out',
+    dC: 'out',
+    dD: 'out?',
+    dstate: 'out?',
+    partial: 'out',
+    b: 'int',
+    l: 'int',
+    r: 'int',
+    h: 'int',
+    p: 'int',
+    g: 'int',
+    n: 'int',
+    q: 'int',
+    dWidth: 'int',
+  }, // prettier-ignore
+
   // The family loss.
   /** Per row: lse = log sum exp(logits), loss = lse - logits[target], valid = 1; rows whose target equals `ignore` get
    *  loss 0 and valid 0. logits (rows, v). */
@@ -377,4 +454,38 @@ export function scanPartialSize(
 ): number {
   const perRow = e * (n + 2) + (bGroups === 0 ? e * n : 0) + (cGroups === 0 ? e * n : 0);
   return b * perRow + SCAN_PARTS * b * l * n * (bGroups + cGroups);
+}
+
+/** The tokens that ssd takes at a time: equal pieces of a chunk, of about SSD_ROWS rows and at least one token. */
+export function ssdPieceTokens(r: number, q: number): number {
+  const most = Math.max(1, Math.floor(SSD_ROWS / r));
+  return Math.ceil(q / Math.ceil(q / most));
+}
+
+/** Rows of the largest piece, rounded up to whole vectors of any instruction set: the width of C B^T in `partial`. */
+function ssdPieceWidth(r: number, q: number): number {
+  return Math.ceil((ssdPieceTokens(r, q) * r) / 16) * 16;
+}
+
+/** Elements of `partial` in ssd: for every row of every group its products C B^T with the rows of its piece. */
+export function ssdPartialSize(b: number, l: number, r: number, g: number, q: number): number {
+  return b * g * l * r * ssdPieceWidth(r, q);
+}
+
+/** Elements of `partial` in ssdGrad: C B^T; its gradient, dB and dC per part of the heads; per head the gradient of the state
+ *  and dD; per part the states inside one chunk. */
+export function ssdGradPartialSize(
+  b: number,
+  l: number,
+  r: number,
+  h: number,
+  p: number,
+  g: number,
+  n: number,
+  q: number,
+): number {
+  const width = ssdPieceWidth(r, q);
+  const parts = Math.min(h / g, SSD_PARTS);
+  const pieces = Math.ceil(Math.min(q, l) / ssdPieceTokens(r, q));
+  return b * g * (l * r * (width + parts * (width + 2 * n)) + parts * pieces * p * n) + b * h * p * (n + 1);
 }
