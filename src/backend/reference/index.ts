@@ -13,7 +13,7 @@ import { narrow } from './narrow.ts';
 import { norm } from './norm.ts';
 import { reduce } from './reduce.ts';
 import { scan } from './scan.ts';
-import { ssd, ssd } from './ssd.ts';
+import { ssd } from './ssd.ts';
 import { bits, bytes, HostStorage, hostStorage, ids, idsOutput, input, output } from './storage.ts';
 
 /** All of them: a missing kernel is a type error here. */
@@ -26,7 +26,6 @@ const kernels: Kernels = {
   ...norm,
   ...conv,
   ...scan,
-  ...ssd,
   ...ssd,
   ...loss,
 };
