@@ -4,6 +4,7 @@
  */
 import { type DType, rawStorage, storageBytes, type TypedArray } from '../../base/dtype.ts';
 import type { Backend, BackendFactory, BufferRef, Kernels, MemoryStats, Storage } from '../backend.ts';
+import { attention } from './attention.ts';
 import { conv } from './conv.ts';
 import { copy } from './copy.ts';
 import { elementwise } from './elementwise.ts';
@@ -12,6 +13,7 @@ import { matmul } from './matmul.ts';
 import { narrow } from './narrow.ts';
 import { norm } from './norm.ts';
 import { reduce } from './reduce.ts';
+import { rotation } from './rotation.ts';
 import { scan } from './scan.ts';
 import { ssd } from './ssd.ts';
 import { bits, bytes, HostStorage, hostStorage, ids, idsOutput, input, output } from './storage.ts';
@@ -26,7 +28,9 @@ const kernels: Kernels = {
   ...norm,
   ...conv,
   ...scan,
+  ...rotation,
   ...ssd,
+  ...attention,
   ...loss,
 };
 
