@@ -23,3 +23,5 @@ export {
   selectiveScanRef,
   selectiveStateUpdate,
 } from './selective-scan.ts';
+export { type SsdOptions, ssd, ssdRef } from './ssd.ts';
+export { type SsdCoreOptions, type SsdResult, ssdCore, ssdCoreRef } from './ssd-core.ts';

@@ -199,6 +199,7 @@ export class Tensor implements BufferRef {
   dims(rank: 2): [number, number];
   dims(rank: 3): [number, number, number];
   dims(rank: 4): [number, number, number, number];
+  dims(rank: 5): [number, number, number, number, number];
   dims(rank: number): number[] {
     if (this.shape.length !== rank) {
       throw new ShapeError(`dims: expected rank ${rank}, got ${showShape(this.shape)}.`);
