@@ -59,7 +59,8 @@ export {
   type ForwardResult,
   LanguageModel,
 } from './models/language-model.ts';
-export { type LayerState, State, type StateModel } from './models/state.ts';
+export type { LayerShapes, LayerState } from './models/mixer.ts';
+export { State, type StateModel } from './models/state.ts';
 export * from './nn/index.ts';
 export * from './ops/index.ts';
 export * from './predict/index.ts';

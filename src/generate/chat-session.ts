@@ -5,9 +5,10 @@
  */
 import { ConfigError, MambaError, StateError } from '../base/errors.ts';
 import { Rng } from '../base/rng.ts';
+import { sizeOf } from '../base/shape.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
 import type { LanguageModel } from '../models/language-model.ts';
-import type { State } from '../models/state.ts';
+import { State } from '../models/state.ts';
 import type { ChatMessage, ChatTemplate } from '../text/chat-template.ts';
 import {
   answerOptions,
@@ -101,10 +102,10 @@ export class ChatSession {
 
   get stats(): ChatStats {
     const states = this.#memory.snapshots.map(({ state }) => state.sizeBytes);
-    const floats = this.model.stateShapes.flatMap((layer) => Object.values(layer));
+    const shapes = State.namedShapes(this.model, [this.#tokens]).values();
     return {
       tokens: this.#tokens,
-      stateBytes: floats.reduce((sum, shape) => sum + 4 * shape.reduce((a, b) => a * b, 1), 0),
+      stateBytes: [...shapes].reduce((sum, shape) => sum + 4 * sizeOf(shape), 0),
       snapshots: states.length,
       snapshotBytes: states.reduce((a, b) => a + b, 0),
       reusedTokens: this.#reusedTokens,

@@ -6,12 +6,14 @@
 import { UnsupportedError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
 import { toFloats, type WeightDType } from '../base/weight-types.ts';
-import { type ModelConfig, paddedVocabSize } from '../models/config.ts';
+import { type Mamba1Config, type ModelConfig, paddedVocabSize } from '../models/config.ts';
+import { expectedTensors } from './expected-tensors.ts';
 import { toGgufName } from './gguf-names.ts';
 import { vocabularyFields } from './gguf-vocabulary.ts';
 import type { GgufEntry, GgufField } from './gguf-write.ts';
+import { onlyMamba1 } from './hf-config.ts';
 import { keptType } from './kept-types.ts';
-import { expectedTensors, outputName } from './pretrained.ts';
+import { outputName } from './pretrained.ts';
 import { convertPiece, type StoredWeight, type WeightPiece } from './weight-pieces.ts';
 
 export type GgufWeights = 'f32' | 'bf16' | 'f16' | 'q8_0' | 'q4_0';
@@ -45,7 +47,7 @@ const CONTEXT_LENGTH = 1 << 20;
 
 /** Throws UnsupportedError for models that GGUF's `mamba` has no place for: LayerNorm, MLP sublayers. */
 export function ggufContent(source: GgufSource, weights: GgufWeights, name: string): GgufContent {
-  const { config } = source;
+  const config = onlyMamba1('writeGguf', source.config);
   if (!config.rms_norm || config.d_intermediate > 0) {
     throw new UnsupportedError(
       'writeGguf: expected a model with RMSNorm and without MLP sublayers, got another. GGUF has no place for it; write the Hugging Face layout.',
@@ -53,10 +55,14 @@ export function ggufContent(source: GgufSource, weights: GgufWeights, name: stri
   }
   const vocabulary = vocabularyFields(source.tokenizer, config);
   const metadata = new Map([...modelFields(config, weights, name), ...vocabulary.fields]);
-  return { metadata, entries: entriesOf(source, weights), notes: [...notesOf(config), ...vocabulary.notes] };
+  return {
+    metadata,
+    entries: entriesOf(config, source, weights),
+    notes: [...notesOf(config), ...vocabulary.notes],
+  };
 }
 
-function modelFields(config: ModelConfig, weights: GgufWeights, name: string): [string, GgufField][] {
+function modelFields(config: Mamba1Config, weights: GgufWeights, name: string): [string, GgufField][] {
   const u32 = (value: number): GgufField => ({ type: 'u32', value });
   const fields: [string, GgufField][] = [
     ['general.architecture', { type: 'string', value: 'mamba' }],
@@ -83,8 +89,7 @@ function modelFields(config: ModelConfig, weights: GgufWeights, name: string): [
   return fields;
 }
 
-function entriesOf(source: GgufSource, weights: GgufWeights): GgufEntry[] {
-  const { config } = source;
+function entriesOf(config: Mamba1Config, source: GgufSource, weights: GgufWeights): GgufEntry[] {
   const entries: GgufEntry[] = [];
   for (const [ours, full] of expectedTensors(config)) {
     const isConv = ours.endsWith('.conv1d.weight');
@@ -125,7 +130,7 @@ function negativeExp(weight: StoredWeight): StoredWeight {
   };
 }
 
-function notesOf(config: ModelConfig): string[] {
+function notesOf(config: Mamba1Config): string[] {
   const notes: string[] = [];
   if (config.d_inner !== 2 * config.d_model) {
     notes.push(

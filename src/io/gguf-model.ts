@@ -8,12 +8,13 @@ import type { Shape } from '../base/shape.ts';
 import type { ByteSource } from '../base/source.ts';
 import { toFloats } from '../base/weight-types.ts';
 import { type ModelConfig, resolveConfig } from '../models/config.ts';
+import { EMBEDDINGS, expectedTensors, LM_HEAD } from './expected-tensors.ts';
 import { type GgufFile, openGguf } from './gguf.ts';
 import { fromGgufName } from './gguf-names.ts';
 import { tokenizerFromGguf } from './gguf-tokenizer.ts';
 import { toHuggingFaceConfig } from './hf-config.ts';
 import type { JsonObject } from './json.ts';
-import { checkTensors, EMBEDDINGS, expectedTensors, LM_HEAD } from './pretrained.ts';
+import { checkTensors } from './pretrained.ts';
 import { readFloats, type StoredWeight, type WeightPiece } from './weight-pieces.ts';
 
 export interface GgufModel {

@@ -5,7 +5,13 @@
  */
 import { ConfigError, FormatError, UnsupportedError } from '../base/errors.ts';
 import type { ClassifierHead } from '../models/classifier-config.ts';
-import { type ModelConfig, type ModelConfigInput, paddedVocabSize, resolveConfig } from '../models/config.ts';
+import {
+  type Mamba1Config,
+  type ModelConfig,
+  type ModelConfigInput,
+  paddedVocabSize,
+  resolveConfig,
+} from '../models/config.ts';
 import { headFromJson, headToJson } from './classifier-config.ts';
 import type { Json, JsonObject } from './json.ts';
 import { Fields } from './json-fields.ts';
@@ -202,7 +208,8 @@ const TORCH_DTYPES = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' } as con
  * The Hugging Face config.json of a model, `falcon_mamba` if it has `mixer_rms_eps`. transformers loads it unless the model has
  * LayerNorm or MLP sublayers, or is a classifier, which it does not know: such a model gets the model_type `mamba_ts`.
  */
-export function toHuggingFaceConfig(config: ModelConfig, options: HuggingFaceOptions = {}): JsonObject {
+export function toHuggingFaceConfig(model: ModelConfig, options: HuggingFaceOptions = {}): JsonObject {
+  const config = onlyMamba1('toHuggingFaceConfig', model);
   const head = options.head ? headToJson(options.head) : null;
   const standard = config.rms_norm && config.d_intermediate === 0 && head === null;
   const eps = config.mixer_rms_eps;
@@ -251,7 +258,8 @@ export function toHuggingFaceConfig(config: ModelConfig, options: HuggingFaceOpt
 }
 
 /** The config.json of the original layout. FormatError if a value has no place there. */
-export function toOriginalConfig(config: ModelConfig): JsonObject {
+export function toOriginalConfig(model: ModelConfig): JsonObject {
+  const config = onlyMamba1('toOriginalConfig', model);
   const expand = config.d_inner / config.d_model;
   const problems: string[] = [];
   if (Math.floor(expand * config.d_model) !== config.d_inner)
@@ -290,4 +298,11 @@ export function toOriginalConfig(config: ModelConfig): JsonObject {
     pad_vocab_size_multiple: config.pad_vocab_size_multiple,
     tie_embeddings: config.tie_embeddings,
   };
+}
+
+export function onlyMamba1(what: string, config: ModelConfig): Mamba1Config {
+  if (config.model_type === 'mamba1' && !config.attn_cfg) return config;
+  throw new UnsupportedError(
+    `${what}: expected a Mamba-1 model, got ${config.model_type}. Other layouts cannot be written.`,
+  );
 }

@@ -10,6 +10,7 @@ export {
   readAdapter,
   toPeftName,
 } from './adapter.ts';
+export { expectedTensors } from './expected-tensors.ts';
 export { type GgufFile, openGguf } from './gguf.ts';
 export type { GgufValue } from './gguf-cursor.ts';
 export type { GgufHeader, GgufTensor } from './gguf-header.ts';
@@ -31,7 +32,7 @@ export {
   parseJsonObject,
 } from './json.ts';
 export { describeNonFinite, type NonFinite, reportNonFinite } from './non-finite.ts';
-export { checkTensors, expectedTensors, normaliseName, normaliseNames } from './pretrained.ts';
+export { checkTensors, normaliseName, normaliseNames } from './pretrained.ts';
 export { openSafetensors } from './safetensors.ts';
 export { encodeSafetensors, safetensorsChunks, type TensorEntry } from './safetensors-write.ts';
 export { openSharded } from './shards.ts';

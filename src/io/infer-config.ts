@@ -5,7 +5,7 @@
 import { FormatError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
 import { type ModelConfig, resolveConfig } from '../models/config.ts';
-import { EMBEDDINGS, LM_HEAD } from './pretrained.ts';
+import { EMBEDDINGS, LM_HEAD } from './expected-tensors.ts';
 
 /** Tensors that no language model has. */
 const CLASSIFIER = /^(score|classifier|backbone_reverse)\.|\.lora\.[AB]$/;

@@ -3,6 +3,7 @@
  * The skeleton of mamba_ssm/models/mixer_seq_simple.py with its delayed residual add: each norm receives the branch
  * output and the stream, and hands on their sum in float32.
  */
+import { UnsupportedError } from '../base/errors.ts';
 import type { Init } from '../nn/init.ts';
 import { Embedding, GatedMlp, Norm } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
@@ -12,8 +13,8 @@ import { recompute } from '../tensor/tape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { type ModelConfig, paddedVocabSize } from './config.ts';
 import { atPlaces, type Inputs, lastTokens } from './inputs.ts';
-import { Mamba1, type SequenceContext } from './mamba1.ts';
-import type { LayerState } from './state.ts';
+import { Mamba1 } from './mamba1.ts';
+import type { LayerShapes, LayerState, Mixer, SequenceContext } from './mixer.ts';
 
 export interface BackboneOptions {
   /** Only the last token of each row: (b, 1, d). */
@@ -29,17 +30,17 @@ export interface BackboneOptions {
 /** Pre-norm block: norm, mixer, and with d_intermediate a second norm and a gated MLP. */
 class Block extends Module {
   readonly norm: Norm;
-  readonly mixer: Mamba1;
+  readonly mixer: Mixer;
   readonly norm2: Norm | null;
   readonly mlp: GatedMlp | null;
 
-  constructor(init: Init, config: ModelConfig) {
+  constructor(init: Init, config: ModelConfig, layer: number) {
     super();
     const branches = config.n_layer * (config.d_intermediate > 0 ? 2 : 1);
     const scale = 1 / Math.sqrt(branches);
     const norm = { rms: config.rms_norm, eps: config.norm_eps };
     this.norm = new Norm(init, config.d_model, norm);
-    this.mixer = new Mamba1(init, config, scale);
+    this.mixer = mixerOf(init, config, layer, scale);
     this.norm2 = config.d_intermediate > 0 ? new Norm(init, config.d_model, norm) : null;
     this.mlp =
       config.d_intermediate > 0 ? new GatedMlp(init, config.d_model, config.d_intermediate, { scale }) : null;
@@ -55,41 +56,44 @@ class Block extends Module {
   }
 }
 
+function mixerOf(init: Init, config: ModelConfig, _layer: number, scale: number): Mixer {
+  if (config.model_type !== 'mamba1') throw new UnsupportedError(`${config.model_type} is not built yet`);
+  return new Mamba1(init, config, scale);
+}
+
 export class Backbone extends Module {
   readonly embeddings: Embedding;
   readonly layers: Block[];
   readonly norm_f: Norm;
-  readonly #config: ModelConfig;
 
   constructor(init: Init, config: ModelConfig) {
     super();
-    this.#config = config;
     this.embeddings = new Embedding(init, paddedVocabSize(config), config.d_model);
-    this.layers = Array.from({ length: config.n_layer }, () => new Block(init, config));
+    this.layers = Array.from({ length: config.n_layer }, (_, i) => new Block(init, config, i));
     this.norm_f = new Norm(init, config.d_model, { rms: config.rms_norm, eps: config.norm_eps });
   }
 
   /** Shapes of one row of each layer's state. */
-  get stateShapes(): { conv: number[]; ssm: number[] }[] {
-    const { d_inner: e, d_conv: k, d_state: n } = this.#config;
-    return this.layers.map(() => ({ conv: [e, k], ssm: [e, n] }));
+  get stateShapes(): LayerShapes[] {
+    return this.layers.map(({ mixer }) => mixer.stateShapes);
   }
 
-  /** Tokens from any state (null = zeros) -> what the head reads (b, l, d), the states after them, and the blocks' outputs. */
+  /** Tokens from any state (null = before any) -> what the head reads (b, l, d), the states after them, and the blocks' outputs. */
   forward(
-    { input, context, lengths, places }: Inputs,
-    states: readonly LayerState[] | null,
+    { input, context: sequence, lengths, places }: Inputs,
+    start: { layers: readonly LayerState[]; positions: readonly number[] } | null,
     options: BackboneOptions = {},
   ): { hidden: Tensor; layers: LayerState[]; blocks: Tensor[] } {
     const { lastOnly, hiddenStates, checkpointing, onEmbedded } = options;
     const blocks: Tensor[] = [];
     const layers: LayerState[] = [];
+    const context = { ...sequence, positions: start?.positions ?? null };
     const run = checkpointing ? runAgain : runBlock;
     const embedded = this.embeddings.forward(input);
     let h = onEmbedded ? onEmbedded(embedded) : embedded;
     let residual: Tensor | null = null;
     this.layers.forEach((block, i) => {
-      const out = run(block, h, residual, states?.[i] ?? null, context);
+      const out = run(block, h, residual, start?.layers[i] ?? null, context);
       if (hiddenStates) blocks.push(atPlaces(add(out.h, out.residual), places));
       ({ h, residual } = out);
       layers.push(out.state);
@@ -123,13 +127,15 @@ function runAgain(
   state: LayerState | null,
   context: SequenceContext,
 ): BlockResult {
-  const inputs = [h, ...(residual ? [residual] : []), ...(state ? [state.conv, state.ssm] : [])];
+  const names = Object.keys(block.mixer.stateShapes);
+  const inputs = [h, ...(residual ? [residual] : []), ...(state ? names.map((name) => state[name]!) : [])];
+  const named = (tensors: readonly Tensor[]) =>
+    Object.fromEntries(names.map((name, i) => [name, tensors[i]!]));
   const outputs = recompute((...xs) => {
-    const rest = xs.slice(residual ? 2 : 1);
-    const before = state ? { conv: rest[0]!, ssm: rest[1]! } : null;
+    const before = state ? named(xs.slice(residual ? 2 : 1)) : null;
     const out = block.forward(xs[0]!, residual ? xs[1]! : null, before, context);
-    return [out.h, out.residual, out.state.conv, out.state.ssm];
+    return [out.h, out.residual, ...names.map((name) => out.state[name]!)];
   }, inputs);
-  const [nextH, nextResidual, conv, ssm] = outputs as [Tensor, Tensor, Tensor, Tensor];
-  return { h: nextH, residual: nextResidual, state: { conv, ssm } };
+  const [nextH, nextResidual, ...after] = outputs as [Tensor, Tensor, ...Tensor[]];
+  return { h: nextH, residual: nextResidual, state: named(after) };
 }

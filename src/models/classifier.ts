@@ -22,6 +22,7 @@ import {
 import { type ModelConfigInput, resolveConfig } from './config.ts';
 import { fingerprintOf, vectorsOf } from './fingerprint.ts';
 import { type Ids, type InputOptions, type Inputs, packInputs } from './inputs.ts';
+import type { LayerShapes } from './mixer.ts';
 import { pool, poolPiece } from './pooling.ts';
 import { State, type StateModel } from './state.ts';
 
@@ -99,7 +100,7 @@ export class Classifier extends Module implements StateModel {
   }
 
   /** Of one stack. */
-  get stateShapes(): { conv: number[]; ssm: number[] }[] {
+  get stateShapes(): LayerShapes[] {
     return this.backbone.stateShapes;
   }
 
@@ -145,7 +146,7 @@ export class Classifier extends Module implements StateModel {
       const inputs = packInputs(ids, options, this.device);
       expectTokens(inputs);
       const [b, l] = inputs.input.dims(2);
-      const { hidden, layers } = this.#stack(direction).forward(inputs, state?.layers ?? null);
+      const { hidden, layers } = this.#stack(direction).forward(inputs, state);
       const before = state?.tokens ?? new Array<number>(b).fill(0);
       const tokens = before.map((count, row) => count + (inputs.lengths?.[row] ?? l));
       const pooled = poolPiece(hidden, this.config.pooling, inputs.lengths);

@@ -14,9 +14,7 @@ export function fingerprintOf(config: ModelConfig, samples: readonly Float32Arra
   const mix = (value: number) => {
     hash = ((hash ^ BigInt(value >>> 0)) * FNV_PRIME) & MASK;
   };
-  const { d_model, n_layer, d_state, d_conv, d_inner, dt_rank, vocab_size } = config;
-  const norms = config.mixer_rms_eps === null ? '' : `:${config.mixer_rms_eps}`;
-  const shape = `${config.model_type}:${[d_model, n_layer, d_state, d_conv, d_inner, dt_rank, vocab_size].join(',')}${norms}`;
+  const shape = shapeOf(config);
   for (const char of shape) mix(char.codePointAt(0)!);
   for (const sample of samples) {
     const bits = new Uint32Array(sample.buffer, sample.byteOffset, sample.length);
@@ -24,6 +22,14 @@ export function fingerprintOf(config: ModelConfig, samples: readonly Float32Arra
     for (let i = 0; i < bits.length; i += stride) mix(bits[i]!);
   }
   return `${config.model_type}-${hash.toString(16).padStart(16, '0')}`;
+}
+
+/** Plain Mamba-1 is told by its sizes, as the first releases did, so that their states still fit. */
+function shapeOf(config: ModelConfig): string {
+  if (config.model_type !== 'mamba1' || config.attn_cfg) return JSON.stringify(config);
+  const { d_model, n_layer, d_state, d_conv, d_inner, dt_rank, vocab_size, mixer_rms_eps } = config;
+  const norms = mixer_rms_eps === null ? '' : `:${mixer_rms_eps}`;
+  return `${config.model_type}:${[d_model, n_layer, d_state, d_conv, d_inner, dt_rank, vocab_size].join(',')}${norms}`;
 }
 
 /** The vectors among the parameters: they are few, and training changes all of them. */

@@ -7,7 +7,7 @@ import { sizeOf } from '../base/shape.ts';
 import { IGNORE_INDEX } from '../ops/cross-entropy.ts';
 import { gatherRows, reshape } from '../tensor/primitives.ts';
 import { Tensor } from '../tensor/tensor.ts';
-import type { SequenceContext } from './mamba1.ts';
+import type { SequenceContext } from './mixer.ts';
 
 /** Rows of token ids, ragged allowed, or an i32 tensor (b, l). */
 export type Ids = readonly (readonly number[] | Int32Array)[] | Tensor;
@@ -62,6 +62,19 @@ export function packInputs(ids: Ids, options: InputOptions, device: Tensor['devi
     },
     places: spans && isMoved ? placesOf(spans, l) : null,
   };
+}
+
+/** Tokens of each row's current document, of which `before` were read earlier. A document ends where the ids of documents change. */
+export function positionsAfter(inputs: Inputs, before: readonly number[]): number[] {
+  const l = inputs.input.shape[1]!;
+  const documents = inputs.context.sequenceIds?.host;
+  return before.map((count, row) => {
+    const end = inputs.lengths?.[row] ?? l;
+    let start = documents ? end : 0;
+    const current = documents?.[row * l + end - 1];
+    while (start > 0 && documents![row * l + start - 1] === current) start--;
+    return start === 0 ? count + end : end - start;
+  });
 }
 
 /** Where the ones of each row are. `widths`: ids per row. Throws ShapeError for holes, rows of zeros and other values or shapes. */

@@ -17,7 +17,15 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { Backbone, type BackboneOptions } from './backbone.ts';
 import { type ModelConfig, type ModelConfigInput, paddedVocabSize, resolveConfig } from './config.ts';
 import { fingerprintOf, vectorsOf } from './fingerprint.ts';
-import { type Ids, type InputOptions, type Inputs, packInputs, withoutPadding } from './inputs.ts';
+import {
+  type Ids,
+  type InputOptions,
+  type Inputs,
+  packInputs,
+  positionsAfter,
+  withoutPadding,
+} from './inputs.ts';
+import type { LayerShapes } from './mixer.ts';
 import { State, type StateModel } from './state.ts';
 
 export interface ForwardOptions extends InputOptions, BackboneOptions {
@@ -81,7 +89,7 @@ export class LanguageModel extends Module implements StateModel {
     return this.#fingerprint;
   }
 
-  get stateShapes(): { conv: number[]; ssm: number[] }[] {
+  get stateShapes(): LayerShapes[] {
     return this.backbone.stateShapes;
   }
 
@@ -145,10 +153,11 @@ export class LanguageModel extends Module implements StateModel {
         'forward: expected at least one token in every row with lastOnly, got an empty row.',
       );
     }
-    const { hidden, layers, blocks } = this.backbone.forward(inputs, start?.layers ?? null, options);
+    const { hidden, layers, blocks } = this.backbone.forward(inputs, start, options);
     const before = start?.tokens ?? new Array<number>(b).fill(0);
     const tokens = before.map((count, row) => count + (lengths?.[row] ?? l));
-    return { hidden, state: new State(layers, tokens, this), blocks };
+    const positions = this.config.attn_cfg ? positionsAfter(inputs, start?.positions ?? before) : tokens;
+    return { hidden, state: new State(layers, tokens, this, positions), blocks };
   }
 
   #checkStart(b: number, state: State | null): void {

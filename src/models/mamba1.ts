@@ -7,15 +7,8 @@
  * Letters: b batch, l length, d model, e inner, n state, r dt rank, k conv width.
  */
 import type { Rng } from '../base/rng.ts';
-import {
-  aLogParameter,
-  constantParameter,
-  dtBiasParameter,
-  type Init,
-  parameter,
-  uniformParameter,
-} from '../nn/init.ts';
-import { Linear } from '../nn/layers.ts';
+import { aLogParameter, constantParameter, dtBiasParameter, type Init, parameter } from '../nn/init.ts';
+import { Conv1d, Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { causalConv1d } from '../ops/causal-conv.ts';
 import { linear } from '../ops/linear.ts';
@@ -23,33 +16,15 @@ import { rmsNorm } from '../ops/norm.ts';
 import { selectiveScan } from '../ops/selective-scan.ts';
 import { exp, neg, reshape } from '../tensor/primitives.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import type { ModelConfig } from './config.ts';
-import type { LayerState } from './state.ts';
-
-/** How the tokens of a batch belong together; see LanguageModel.forward. */
-export interface SequenceContext {
-  sequenceIds?: Tensor | null;
-  lengths?: Tensor | null;
-}
-
-/** Depthwise convolution weights as checkpoints hold them: weight (e, 1, k), bias (e). */
-class Conv1d extends Module {
-  readonly weight: Tensor;
-  readonly bias: Tensor | null;
-
-  constructor(init: Init, e: number, k: number, bias: boolean) {
-    super();
-    this.weight = uniformParameter(init, [e, 1, k], 1 / Math.sqrt(k));
-    this.bias = bias ? uniformParameter(init, [e], 1 / Math.sqrt(k)) : null;
-  }
-}
+import type { Mamba1Config } from './config-mamba1.ts';
+import type { LayerState, Mixer, SequenceContext } from './mixer.ts';
 
 /** The low-rank step-size projection: weight (e, r), bias (e) whose softplus is the initial step size. */
 class DtProj extends Module {
   readonly weight: Tensor;
   readonly bias: Tensor;
 
-  constructor(init: Init, config: ModelConfig) {
+  constructor(init: Init, config: Mamba1Config) {
     super();
     const { d_inner: e, dt_rank: r, dt_scale } = config;
     const bound = r ** -0.5 * dt_scale;
@@ -59,7 +34,7 @@ class DtProj extends Module {
   }
 }
 
-export class Mamba1 extends Module {
+export class Mamba1 extends Module implements Mixer {
   readonly in_proj: Linear; // weight (2e, d), rows [x; z]
   readonly conv1d: Conv1d;
   readonly x_proj: Linear; // weight (r + 2n, e), rows [dt; B; C]
@@ -67,20 +42,25 @@ export class Mamba1 extends Module {
   readonly A_log: Tensor; // (e, n)
   readonly D: Tensor; // (e)
   readonly out_proj: Linear; // weight (d, e)
-  readonly #config: ModelConfig;
+  readonly #config: Mamba1Config;
 
   /** `outScale` shrinks out_proj by 1 / sqrt(number of residual branches) (GPT-2's rule). */
-  constructor(init: Init, config: ModelConfig, outScale: number) {
+  constructor(init: Init, config: Mamba1Config, outScale: number) {
     super();
     const { d_model: d, d_inner: e, d_state: n, d_conv: k, dt_rank: r, bias } = config;
     this.#config = config;
     this.in_proj = new Linear(init, d, 2 * e, { bias });
-    this.conv1d = new Conv1d(init, e, k, config.conv_bias);
+    this.conv1d = new Conv1d(init, e, k, { bias: config.conv_bias });
     this.x_proj = new Linear(init, e, r + 2 * n);
     this.dt_proj = new DtProj(init, config);
     this.A_log = aLogParameter(init, e, n);
     this.D = constantParameter(init, [e], 1);
     this.out_proj = new Linear(init, e, d, { bias, scale: outScale });
+  }
+
+  get stateShapes() {
+    const { d_inner: e, d_conv: k, d_state: n } = this.#config;
+    return { conv: [e, k], ssm: [e, n] }; // conv: the last k inputs of the convolution, oldest first
   }
 
   /** u (b, l, d), any l >= 0, from any state (null = zeros) -> y (b, l, d) and the state after the last token. */

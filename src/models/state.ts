@@ -1,6 +1,6 @@
 /**
- * The recurrent state of a language model, as a value: what the model remembers of everything it has read, of constant size.
- * It can be cloned, cut into rows and joined again, saved to bytes and continued in another process.
+ * The recurrent state of a language model, as a value: what the model remembers of everything it has read. Its size is constant, but for
+ * attention layers, which keep keys and values of every token of the document. It can be cloned, cut into rows and joined again, saved to bytes and continued in another process.
  */
 import { FormatError, StateError } from '../base/errors.ts';
 import { sameShape, showShape } from '../base/shape.ts';
@@ -8,10 +8,8 @@ import { concat, slice } from '../tensor/primitives.ts';
 import { keep, scope, TENSORS, type TensorOwner } from '../tensor/scope.ts';
 import { noGrad } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
+import type { LayerShapes, LayerState } from './mixer.ts';
 import { decodeStateBytes, encodeStateBytes } from './state-bytes.ts';
-
-/** One layer: Mamba-1 has conv (b, e, k), the last k inputs of the convolution, oldest first, and ssm (b, e, n). */
-export type LayerState = { conv: Tensor; ssm: Tensor };
 
 /** What State needs to know of a model. */
 export interface StateModel {
@@ -21,28 +19,39 @@ export interface StateModel {
   /** Recomputes the fingerprint from the weights. */
   refreshFingerprint(): Promise<string>;
   /** Shapes of one row of each layer's state. */
-  readonly stateShapes: readonly Record<string, readonly number[]>[];
+  readonly stateShapes: readonly LayerShapes[];
 }
 
 export class State implements TensorOwner {
   readonly layers: readonly LayerState[];
   /** Tokens read so far, per row. */
   readonly tokens: readonly number[];
+  /** Those of each row's current document: what attention layers hold keys and values of. Other layers do not need it. */
+  readonly positions: readonly number[];
   /** The model that made it. */
   readonly model: StateModel;
 
-  constructor(layers: readonly LayerState[], tokens: readonly number[], model: StateModel) {
+  constructor(
+    layers: readonly LayerState[],
+    tokens: readonly number[],
+    model: StateModel,
+    positions: readonly number[] = tokens,
+  ) {
     this.layers = layers;
     this.tokens = tokens;
     this.model = model;
+    this.positions = positions;
   }
 
   /** Before any token, for `batch` rows. Lives until it is disposed. */
   static zeros(model: StateModel, batch: number): State {
-    const zeros = (shape: readonly number[]) =>
-      keep(Tensor.zeros([batch, ...shape], { device: model.device }));
-    const layers = model.stateShapes.map(({ conv, ssm }) => ({ conv: zeros(conv!), ssm: zeros(ssm!) }));
-    return new State(layers, new Array<number>(batch).fill(0), model);
+    const tokens = new Array<number>(batch).fill(0);
+    const layers = model.stateShapes.map((shapes) =>
+      mapLayer(shapes, (shape) =>
+        keep(Tensor.zeros([batch, ...extents(shape, tokens)], { device: model.device })),
+      ),
+    );
+    return new State(layers, tokens, model);
   }
 
   /** Whether `model` can go on from here: it made the state, or has the same architecture and weights. */
@@ -97,46 +106,83 @@ export class State implements TensorOwner {
     if (parts.some(({ state }) => !state.fits(first.model))) {
       throw new StateError('State.join: expected states of one model, got states of different ones.');
     }
-    const gather = (pick: (layer: LayerState) => Tensor, i: number) =>
+    const positions = parts.map(({ state, row }) => state.positions[row]!);
+    const most = Math.max(...positions);
+    const gather = (i: number, name: string, grows: boolean) =>
       keep(
         noGrad(() =>
-          scope(() =>
-            concat(
-              parts.map(({ state, row }) => slice(pick(state.layers[i]!), 0, row, row + 1)),
-              0,
-            ),
-          ),
+          scope(() => {
+            const rows = parts.map(({ state, row }) => {
+              const tensor = slice(state.layers[i]![name]!, 0, row, row + 1);
+              return grows ? withPositions(tensor, most) : tensor;
+            });
+            return concat(rows, 0);
+          }),
         ),
       );
-    const layers = first.layers.map((_, i) => ({
-      conv: gather((layer) => layer.conv, i),
-      ssm: gather((layer) => layer.ssm, i),
-    }));
-    return new State(
-      layers,
-      parts.map(({ state, row }) => state.tokens[row]!),
-      first.model,
+    const layers = first.model.stateShapes.map((shapes, i) =>
+      mapLayer(shapes, (shape, name) => gather(i, name, shape[0] === 'positions')),
     );
+    const tokens = parts.map(({ state, row }) => state.tokens[row]!);
+    return new State(layers, tokens, first.model, positions);
   }
 
   /** The same values outside the gradient graph, for truncated backpropagation through time. */
   detach(): State {
-    const layers = this.layers.map(({ conv, ssm }) => ({ conv: conv.detach(), ssm: ssm.detach() }));
-    return new State(layers, this.tokens, this.model);
+    const layers = this.layers.map((layer) => mapLayer(layer, (tensor) => tensor.detach()));
+    return new State(layers, this.tokens, this.model, this.positions);
   }
 
-  /** A safetensors file with the tensors `layers.N.conv` and `layers.N.ssm`, the fingerprint and the token counts. */
+  /** Every tensor by its name in files: `layers.0.ssm`. */
+  *namedTensors(): Generator<[string, Tensor]> {
+    for (const [i, layer] of this.layers.entries())
+      for (const [name, tensor] of Object.entries(layer)) yield [`layers.${i}.${name}`, tensor];
+  }
+
+  /** A safetensors file with the tensors of namedTensors(), the fingerprint and the token counts. */
   async toBytes(): Promise<Uint8Array> {
-    const entries = this.layers.flatMap((layer, i) =>
-      Object.entries(layer).map(([name, tensor]) => ({ name: `layers.${i}.${name}`, tensor })),
-    );
     const tensors = [];
-    for (const { name, tensor } of entries)
+    for (const [name, tensor] of this.namedTensors())
       tensors.push({ name, shape: tensor.shape, data: await tensor.floats() });
     return encodeStateBytes(tensors, {
       fingerprint: await this.model.refreshFingerprint(),
       tokens: JSON.stringify(this.tokens),
+      ...(this.positions.some((count, row) => count !== this.tokens[row])
+        ? { positions: JSON.stringify(this.positions) }
+        : {}),
     });
+  }
+
+  /** Shapes of the tensors of a state of `model` with such positions, by their names in files. */
+  static namedShapes(model: StateModel, positions: readonly number[]): Map<string, readonly number[]> {
+    return new Map(
+      model.stateShapes.flatMap((shapes, i) =>
+        Object.entries(shapes).map(([name, shape]): [string, readonly number[]] => [
+          `layers.${i}.${name}`,
+          [positions.length, ...extents(shape, positions)],
+        ]),
+      ),
+    );
+  }
+
+  /** The state with these values, by the names of namedShapes(). Lives until it is disposed. */
+  static fromValues(
+    values: ReadonlyMap<string, Float32Array>,
+    model: StateModel,
+    tokens: readonly number[],
+    positions: readonly number[] = tokens,
+  ): State {
+    const { device } = model;
+    const layers = model.stateShapes.map((shapes, i) =>
+      mapLayer(shapes, (shape, name) =>
+        keep(
+          Tensor.from(values.get(`layers.${i}.${name}`)!, [tokens.length, ...extents(shape, positions)], {
+            device,
+          }),
+        ),
+      ),
+    );
+    return new State(layers, tokens, model, positions);
   }
 
   /**
@@ -145,31 +191,21 @@ export class State implements TensorOwner {
    */
   static fromBytes(bytes: Uint8Array, model: StateModel): State {
     const { tensors, metadata } = decodeStateBytes(bytes);
-    const shapes = model.stateShapes;
-    const tokens = parseTokens(metadata.tokens);
-    const expected = shapes.flatMap((layer, i) =>
-      Object.entries(layer).map(([name, shape]) => ({
-        path: `layers.${i}.${name}`,
-        shape: [tokens.length, ...shape],
-      })),
-    );
-    const wrong = expected.find(({ path, shape }) => !sameShape(tensors.get(path)?.shape ?? [], shape));
-    if (metadata.fingerprint !== model.fingerprint || wrong || tensors.size !== expected.length) {
-      const why = wrong ? ` (${wrong.path} should be ${showShape(wrong.shape)})` : '';
+    const tokens = parseCounts('token counts', metadata.tokens);
+    const positions =
+      metadata.positions === undefined ? tokens : parseCounts('positions', metadata.positions);
+    const expected = State.namedShapes(model, positions);
+    const wrong = [...expected].find(([path, shape]) => !sameShape(tensors.get(path)?.shape ?? [], shape));
+    const isUneven = positions.length !== tokens.length;
+    if (metadata.fingerprint !== model.fingerprint || wrong || isUneven || tensors.size !== expected.size) {
+      const why = wrong ? ` (${wrong[0]} should be ${showShape(wrong[1])})` : '';
       throw new StateError(
         `State.fromBytes: expected a state of this model (${model.fingerprint}), got one of ${metadata.fingerprint}${why}. ` +
           'Load the model that made it, or start from an empty state.',
       );
     }
-    const tensor = (path: string): Tensor => {
-      const { data, shape } = tensors.get(path)!;
-      return keep(Tensor.from(data, shape, { device: model.device }));
-    };
-    const layers = shapes.map((_, i) => ({
-      conv: tensor(`layers.${i}.conv`),
-      ssm: tensor(`layers.${i}.ssm`),
-    }));
-    return new State(layers, tokens, model);
+    const values = new Map([...tensors].map(([name, { data }]) => [name, data]));
+    return State.fromValues(values, model, tokens, positions);
   }
 
   dispose(): void {
@@ -177,14 +213,30 @@ export class State implements TensorOwner {
   }
 
   *[TENSORS](): Generator<Tensor> {
-    for (const { conv, ssm } of this.layers) {
-      yield conv;
-      yield ssm;
-    }
+    for (const layer of this.layers) yield* Object.values(layer);
   }
 }
 
-function parseTokens(text: string | undefined): number[] {
+function mapLayer<T, R>(
+  layer: Readonly<Record<string, T>>,
+  fn: (value: T, name: string) => R,
+): Record<string, R> {
+  return Object.fromEntries(Object.entries(layer).map(([name, value]) => [name, fn(value, name)]));
+}
+
+/** The growing axis is as long as the row with the most positions needs. */
+function extents(shape: readonly (number | 'positions')[], positions: readonly number[]): number[] {
+  return shape.map((extent) => (extent === 'positions' ? Math.max(0, ...positions) : extent));
+}
+
+/** (1, positions, ...) cut or filled with zeros. */
+function withPositions(x: Tensor, count: number): Tensor {
+  const [, extent, ...rest] = x.shape as [number, number, ...number[]];
+  if (extent >= count) return slice(x, 1, 0, count);
+  return concat([x, Tensor.zeros([1, count - extent, ...rest], { device: x.device })], 1);
+}
+
+function parseCounts(what: string, text: string | undefined): number[] {
   let value: unknown;
   try {
     value = JSON.parse(text ?? '');
@@ -193,7 +245,7 @@ function parseTokens(text: string | undefined): number[] {
   }
   if (!Array.isArray(value) || value.length === 0 || !value.every((n) => Number.isSafeInteger(n) && n >= 0)) {
     throw new FormatError(
-      `State.fromBytes: expected a list of token counts, got ${text ?? 'none'}. The file is not a state.`,
+      `State.fromBytes: expected a list of ${what}, got ${text ?? 'none'}. The file is not a state.`,
     );
   }
   return value as number[];

@@ -63,6 +63,18 @@ export class Linear extends Module {
   }
 }
 
+/** Depthwise convolution weights as checkpoints hold them: weight (e, 1, k), bias (e). `bound` of their initial values: 1 / sqrt(k). */
+export class Conv1d extends Module {
+  readonly weight: Tensor;
+  readonly bias: Tensor | null;
+
+  constructor(init: Init, e: number, k: number, options: { bias: boolean; bound?: number | null }) {
+    super();
+    this.weight = uniformParameter(init, [e, 1, k], options.bound ?? 1 / Math.sqrt(k));
+    this.bias = options.bias ? uniformParameter(init, [e], 1 / Math.sqrt(k)) : null;
+  }
+}
+
 /** A table of vectors; weight (rows, d), which may be narrow. */
 export class Embedding extends Module {
   readonly weight: Tensor;

@@ -9,10 +9,9 @@ import { type Checkpoint, type CheckpointContent, saveCheckpoint } from '../io/c
 import { isPresent } from '../io/file.ts';
 import { formatJson, type JsonObject } from '../io/json.ts';
 import type { TensorFile } from '../io/tensor-file.ts';
-import { type LayerState, State, type StateModel } from '../models/state.ts';
+import { State, type StateModel } from '../models/state.ts';
 import type { Module } from '../nn/module.ts';
-import { keep } from '../tensor/scope.ts';
-import { Tensor } from '../tensor/tensor.ts';
+import type { Tensor } from '../tensor/tensor.ts';
 import type { AdamW } from './adamw.ts';
 import type { BatchPosition } from './data-batches.ts';
 import type { LoopPosition } from './loop.ts';
@@ -47,6 +46,9 @@ export interface Run {
 /** Name prefix of the current weights, where model.safetensors holds the best. */
 const CURRENT = 'current.';
 
+/** Name prefix of the carried state, where State says `layers`. */
+const STATE = 'state';
+
 /** Whether a folder holds a checkpoint, or one that is being put in place. */
 export async function holdsCheckpoint(folder: string): Promise<boolean> {
   const names = ['config.json', 'model.safetensors', 'trainer.json', '.commit'];
@@ -68,9 +70,10 @@ export async function saveRun(folder: string, run: Run, position: LoopPosition):
     shape: tensor.shape,
     data: () => tensor.floats(),
   });
-  const stateTensors = (state?.layers ?? []).flatMap((layer, i) =>
-    Object.entries(layer).map(([name, tensor]): [string, Tensor] => [`state.${i}.${name}`, tensor]),
-  );
+  const stateTensors = [...(state?.namedTensors() ?? [])].map(([name, tensor]): [string, Tensor] => [
+    name.replace(/^layers/, STATE),
+    tensor,
+  ]);
   const parameters = [...trained.model.namedParameters()];
   const current = parameters
     .filter(([name]) => best?.has(name))
@@ -128,12 +131,9 @@ export async function restoreRun(
   return { ...position, data: position.data as BatchPosition, state };
 }
 
-async function readState(file: TensorFile, model: StateModel, tokens: number[]): Promise<State> {
-  const layers: LayerState[] = [];
-  for (const [i, shapes] of model.stateShapes.entries()) {
-    const read = async (name: 'conv' | 'ssm') =>
-      keep(Tensor.from(await file.readAsF32(`state.${i}.${name}`), [tokens.length, ...shapes[name]!]));
-    layers.push({ conv: await read('conv'), ssm: await read('ssm') });
-  }
-  return new State(layers, tokens, model);
+async function readState(file: TensorFile, model: StateModel, tokens: readonly number[]): Promise<State> {
+  const values = new Map<string, Float32Array>();
+  for (const name of State.namedShapes(model, tokens).keys())
+    values.set(name, await file.readAsF32(name.replace(/^layers/, STATE)));
+  return State.fromValues(values, model, tokens);
 }

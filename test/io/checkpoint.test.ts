@@ -15,8 +15,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { loadCheckpoint, saveCheckpoint } from '../../src/io/checkpoint.node.ts';
+import { expectedTensors } from '../../src/io/expected-tensors.ts';
 import { openPretrained } from '../../src/io/pretrained.node.ts';
-import { expectedTensors } from '../../src/io/pretrained.ts';
 import { resolveConfig } from '../../src/models/config.ts';
 import { bundleChild, generation } from './save-child.ts';
 

@@ -17,9 +17,9 @@ import {
   useDevice,
   writeGguf,
 } from '../../src/index.node.ts';
+import { expectedTensors } from '../../src/io/expected-tensors.ts';
 import { openGguf } from '../../src/io/gguf.ts';
 import { fromGgufName, toGgufName } from '../../src/io/gguf-names.ts';
-import { expectedTensors } from '../../src/io/pretrained.ts';
 import { byteTokenizer, tokenizerFromJson, trainBpe } from '../../src/text/index.ts';
 import { fixturePath, readFixture, rowsOf } from '../support/oracle.ts';
 

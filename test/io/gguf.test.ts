@@ -3,11 +3,11 @@ import fc from 'fast-check';
 import { describe, expect, it, test } from 'vitest';
 import { FormatError, MambaError, UnsupportedError } from '../../src/base/errors.ts';
 import { type ByteSource, memorySource } from '../../src/base/source.ts';
+import { expectedTensors } from '../../src/io/expected-tensors.ts';
 import { openGguf } from '../../src/io/gguf.ts';
 import { ggufContent } from '../../src/io/gguf-export.ts';
 import { openGgufModel } from '../../src/io/gguf-model.ts';
 import { type GgufEntry, type GgufField, ggufChunks } from '../../src/io/gguf-write.ts';
-import { expectedTensors } from '../../src/io/pretrained.ts';
 import { resolveConfig } from '../../src/models/config.ts';
 
 const TOKENIZER = JSON.stringify({

@@ -8,8 +8,8 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type CheckpointContent, saveCheckpoint } from '../../src/io/checkpoint.node.ts';
+import { expectedTensors } from '../../src/io/expected-tensors.ts';
 import { writeFileAtomic } from '../../src/io/file.ts';
-import { expectedTensors } from '../../src/io/pretrained.ts';
 import { resolveConfig } from '../../src/models/config.ts';
 
 /** A checkpoint in which every number of every file is the generation: mixed files show. About 300 kB. */

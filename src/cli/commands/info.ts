@@ -6,10 +6,12 @@ import {
   currentDevice,
   type DeviceName,
   isaVariants,
+  LanguageModel,
   type LocateOptions,
   openDevice,
   openPretrained,
   registeredDevices,
+  State,
   useDevice,
   VERSION,
 } from '../../index.node.ts';
@@ -58,7 +60,10 @@ async function run(
     for (const [field, value] of Object.entries(model.classifier ?? {}))
       out.text(`  ${field.padEnd(26)} ${Array.isArray(value) ? value.join(', ') : JSON.stringify(value)}\n`);
     out.text(`${model.parameters} parameters, ${model.weightBytes} bytes in float32\n`);
-    out.text(`${model.stateBytes} bytes of state per sequence, for any number of tokens\n`);
+    const { stateBytes, stateBytesPerToken } = model;
+    const growth =
+      stateBytesPerToken > 0 ? `and ${stateBytesPerToken} for every token` : 'for any number of tokens';
+    out.text(`${stateBytes} bytes of state per sequence, ${growth}\n`);
     out.text(`tokenizer: ${model.tokenizer.join(', ') || 'none'}\n`);
     for (const note of model.notes) out.text(`note: ${note}\n`);
   }
@@ -90,7 +95,10 @@ async function describeModel(idOrPath: string, options: LocateOptions) {
     const { config } = files;
     let parameters = 0;
     for (const shape of files.tensors.values()) parameters += shape.reduce((a, b) => a * b, 1);
-    const stateBytes = 4 * config.n_layer * config.d_inner * (config.d_conv + config.d_state);
+    const stateBytes = (positions: number) => {
+      const shapes = State.namedShapes(new LanguageModel(config, { seed: null }), [positions]);
+      return [...shapes.values()].reduce((sum, shape) => sum + 4 * shape.reduce((a, b) => a * b, 1), 0);
+    };
     const tokenizer = Object.keys(files.tokenizer);
     const notes = files.notes ?? [];
     return {
@@ -99,7 +107,9 @@ async function describeModel(idOrPath: string, options: LocateOptions) {
       classifier: files.head,
       parameters,
       weightBytes: 4 * parameters,
-      stateBytes,
+      stateBytes: stateBytes(0),
+      /** Of attention layers, for every token of the document. */
+      stateBytesPerToken: stateBytes(1) - stateBytes(0),
       tokenizer,
       notes,
     };
