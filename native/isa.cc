@@ -19,6 +19,7 @@ namespace MAMBA_ISA {
 #include "kernels/norm.cc"
 #include "kernels/conv.cc"
 #include "kernels/scan.cc"
+#include "kernels/rotation.cc"
 #include "kernels/loss.cc"
 
 #define FAMILY(name) {name##_entries, (int)(sizeof(name##_entries) / sizeof(Entry))}
@@ -26,7 +27,7 @@ namespace MAMBA_ISA {
 const Family* families() {
   static const Family all[FAMILIES] = {
       FAMILY(elementwise), FAMILY(reduce), FAMILY(copy), FAMILY(matmul), FAMILY(narrow),
-      FAMILY(norm),        FAMILY(conv),   FAMILY(scan), FAMILY(loss),
+      FAMILY(norm),        FAMILY(conv),   FAMILY(scan), FAMILY(rotation), FAMILY(loss),
   };
   return all;
 }

@@ -19,6 +19,7 @@
 constexpr int64_t SCAN_CHUNK = 64;
 constexpr int64_t SCAN_PARTS = 4;
 constexpr int64_t NORM_BLOCKS = 32;
+constexpr int64_t ANGLE_HEADS = 8;
 
 // Scratch of one thread: 64-byte aligned, contents undefined at the start of a task.
 constexpr int64_t SCRATCH_BYTES = 4 << 20;
