@@ -14,6 +14,7 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { type ModelConfig, paddedVocabSize } from './config.ts';
 import { atPlaces, type Inputs, lastTokens } from './inputs.ts';
 import { Mamba1 } from './mamba1.ts';
+import { Mamba2 } from './mamba2.ts';
 import type { LayerShapes, LayerState, Mixer, SequenceContext } from './mixer.ts';
 
 export interface BackboneOptions {
@@ -57,8 +58,9 @@ class Block extends Module {
 }
 
 function mixerOf(init: Init, config: ModelConfig, _layer: number, scale: number): Mixer {
-  if (config.model_type !== 'mamba1') throw new UnsupportedError(`${config.model_type} is not built yet`);
-  return new Mamba1(init, config, scale);
+  if (config.model_type === 'mamba1') return new Mamba1(init, config, scale);
+  if (config.model_type === 'mamba2') return new Mamba2(init, config, scale);
+  throw new UnsupportedError(`${config.model_type} is not built yet`);
 }
 
 export class Backbone extends Module {
