@@ -10,6 +10,8 @@ import { openSafetensors } from '../../src/io/safetensors.ts';
 import { causalConv1d } from '../../src/ops/causal-conv.ts';
 import { gatedRmsNorm, layerNorm, rmsNorm } from '../../src/ops/norm.ts';
 import { selectiveScan, selectiveStateUpdate } from '../../src/ops/selective-scan.ts';
+import { ssd } from '../../src/ops/ssd.ts';
+import { ssdCore } from '../../src/ops/ssd-core.ts';
 import { concat, permute, reshape } from '../../src/tensor/primitives.ts';
 import { scope } from '../../src/tensor/scope.ts';
 import { backwardFrom } from '../../src/tensor/tape.ts';
@@ -17,7 +19,7 @@ import { Tensor } from '../../src/tensor/tensor.ts';
 import { devices } from '../kernels/devices.ts';
 import { maxAbsDiff, relativeError, type Stored } from '../support/oracle.ts';
 
-type Attributes = Record<string, string | number | null>;
+type Attributes = Record<string, string | number | [number, number] | null>;
 type Inputs = (name: string) => Tensor;
 /** Maps stored inputs to named outputs, each in the layout of the fixture. */
 type Run = (input: Inputs, has: (name: string) => boolean, attributes: Attributes) => Record<string, Tensor>;
@@ -43,6 +45,23 @@ const swap = (x: Tensor): Tensor => permute(x, [0, 2, 1]);
 /** Token-wise B or C: (b, n, l) or (b, g, n, l) to channels last; constant (d, n) stays. */
 const tokenwise = (x: Tensor): Tensor =>
   x.shape.length === 3 ? swap(x) : x.shape.length === 4 ? permute(x, [0, 3, 1, 2]) : x;
+
+/** Mamba-2's scan, as upstream stores it and in files of our own (ssd.py). */
+const mamba2: Run = (input, has, { dt_limit, chunk_size }) => {
+  const optional = (name: string) => (has(name) ? input(name) : null);
+  const { y, state } = ssd(input('x'), input('dt'), input('A'), input('B'), input('C'), {
+    D: optional('D'),
+    z: optional('z'),
+    dtBias: optional('dt_bias'),
+    dtSoftplus: true,
+    dtLimit: (dt_limit as [number, number] | null) ?? undefined,
+    state: optional('init'),
+    sequenceIds: optional('sequence_ids'),
+    lengths: optional('lengths'),
+    chunkSize: chunk_size === undefined ? undefined : Number(chunk_size),
+  });
+  return { y, final_state: state };
+};
 
 const families: Record<string, Run> = {
   selective_scan: (input, has, { delta_softplus }) => {
@@ -91,6 +110,20 @@ const families: Record<string, Run> = {
       : rmsNorm(input('x'), input('weight'), options);
     return { y, residual_out: residual };
   },
+  ssd: mamba2,
+  ssd_edges: mamba2,
+  ssd_core: (input, has, { chunk_size }) => {
+    const optional = (name: string) => (has(name) ? input(name) : null);
+    const { y, state } = ssdCore(input('x'), input('decay'), input('scale'), input('B'), input('C'), {
+      own: optional('own'),
+      D: optional('D'),
+      state: optional('init'),
+      sequenceIds: optional('sequence_ids'),
+      lengths: optional('lengths'),
+      chunkSize: Number(chunk_size),
+    });
+    return { y, final_state: state };
+  },
   state_update: (input, has, { dt_softplus }) => {
     const flat = (name: string, keep: number) => {
       const x = input(name);
@@ -131,7 +164,10 @@ for (const [family, run] of Object.entries(families)) {
         const known = inputs.get(key);
         if (known) return known;
         const { data, shape } = tensors.get(`${name}/in.${key}`)!;
-        const made = Tensor.from(data, shape, { device: backend, requiresGrad: true });
+        const made = Tensor.from(data, shape, {
+          device: backend,
+          requiresGrad: !(data instanceof Int32Array),
+        });
         inputs.set(key, made);
         return made;
       };
