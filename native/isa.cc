@@ -20,14 +20,15 @@ namespace MAMBA_ISA {
 #include "kernels/conv.cc"
 #include "kernels/scan.cc"
 #include "kernels/rotation.cc"
+#include "kernels/attention.cc"
 #include "kernels/loss.cc"
 
 #define FAMILY(name) {name##_entries, (int)(sizeof(name##_entries) / sizeof(Entry))}
 
 const Family* families() {
   static const Family all[FAMILIES] = {
-      FAMILY(elementwise), FAMILY(reduce), FAMILY(copy), FAMILY(matmul), FAMILY(narrow),
-      FAMILY(norm),        FAMILY(conv),   FAMILY(scan), FAMILY(rotation), FAMILY(loss),
+      FAMILY(elementwise), FAMILY(reduce), FAMILY(copy),     FAMILY(matmul),    FAMILY(narrow), FAMILY(norm),
+      FAMILY(conv),        FAMILY(scan),   FAMILY(rotation), FAMILY(attention), FAMILY(loss),
   };
   return all;
 }

@@ -18,7 +18,11 @@
 // The constants of src/backend/kernels.ts.
 constexpr int64_t SCAN_CHUNK = 64;
 constexpr int64_t SCAN_PARTS = 4;
+constexpr int64_t SSD_ROWS = 64;
+constexpr int64_t SSD_PARTS = 4;
 constexpr int64_t NORM_BLOCKS = 32;
+constexpr int64_t ATTENTION_BLOCK = 128;
+constexpr int64_t ATTENTION_WIDTH = 512;
 constexpr int64_t ANGLE_HEADS = 8;
 
 // Scratch of one thread: 64-byte aligned, contents undefined at the start of a task.

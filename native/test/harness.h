@@ -69,3 +69,4 @@ void test_narrow();
 void test_layers();
 void test_conv();
 void test_scan();
+void test_attention();

@@ -249,6 +249,7 @@ int main(int argc, char** argv) {
     test_layers();
     test_conv();
     test_scan();
+    test_attention();
     snprintf(current, sizeof current, "table");
     for (int f = 0; f < FAMILIES; f++)
       for (int k = 0; k < variant.families[f].count; k++)
