@@ -17,6 +17,15 @@ export {
   rmsNorm,
 } from './norm.ts';
 export {
+  type AngleScanOptions,
+  type AngleScanResult,
+  angleScan,
+  angleScanRef,
+  type RotateOptions,
+  rotate,
+  rotateRef,
+} from './rotation.ts';
+export {
   type SelectiveScanOptions,
   type SelectiveScanResult,
   selectiveScan,
@@ -25,3 +34,11 @@ export {
 } from './selective-scan.ts';
 export { type SsdOptions, ssd, ssdRef } from './ssd.ts';
 export { type SsdCoreOptions, type SsdResult, ssdCore, ssdCoreRef } from './ssd-core.ts';
+export {
+  lastToken,
+  type TrapezoidOptions,
+  type TrapezoidResult,
+  type TrapezoidState,
+  trapezoid,
+  trapezoidRef,
+} from './trapezoid.ts';

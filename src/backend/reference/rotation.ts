@@ -36,8 +36,9 @@ export const rotation = {
             continue;
           }
           if (startsDocument(sequenceIds, token, t)) carried = 0;
-          const turn = carried + Math.PI * Math.tanh(angle[token * s + pair]!) * dt[token * h + head]!;
-          carried = turn - TURN * Math.floor(turn / TURN);
+          carried += Math.PI * Math.tanh(angle[token * s + pair]!) * dt[token * h + head]!;
+          carried %= TURN; // exact
+          if (carried < 0) carried += TURN;
           store(theta, token * h * s + i, carried);
         }
         store(stateOut, row * h * s + i, carried);
