@@ -14,7 +14,7 @@ import type { GgufEntry, GgufField } from './gguf-write.ts';
 import { onlyMamba1 } from './hf-config.ts';
 import { keptType } from './kept-types.ts';
 import { outputName } from './pretrained.ts';
-import { convertPiece, type StoredWeight, type WeightPiece } from './weight-pieces.ts';
+import { type StoredWeight, type WeightPiece, weightBytes } from './weight-pieces.ts';
 
 export type GgufWeights = 'f32' | 'bf16' | 'f16' | 'q8_0' | 'q4_0';
 
@@ -96,7 +96,7 @@ function entriesOf(config: Mamba1Config, source: GgufSource, weights: GgufWeight
     const shape: Shape = isConv ? [full[0]!, full[2]!] : full;
     const weight = source.weight(ours);
     const dtype = keptType(ours, full, weight.dtype, DTYPES[weights], outputName(config));
-    const bytes = () => bytesOf(ours.endsWith('.A_log') ? negativeExp(weight) : weight, dtype, ours);
+    const bytes = () => weightBytes(ours.endsWith('.A_log') ? negativeExp(weight) : weight, dtype, ours);
     entries.push({ name: toGgufName(ours)!, dtype, shape, bytes });
     if (isConv && !config.conv_bias) {
       // llama.cpp always reads this bias.
@@ -108,13 +108,6 @@ function entriesOf(config: Mamba1Config, source: GgufSource, weights: GgufWeight
     }
   }
   return entries;
-}
-
-async function* bytesOf(weight: StoredWeight, dtype: WeightDType, what: string): AsyncGenerator<Uint8Array> {
-  for await (const piece of weight.pieces()) {
-    const data = convertPiece(piece, weight.dtype, dtype, what);
-    yield new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  }
 }
 
 /** A = -exp(A_log). */

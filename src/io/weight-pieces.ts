@@ -66,3 +66,15 @@ export function convertPiece(
   if (bad >= 0) throw fail(at + bad, String(values[bad]));
   return fromFloats(values, to);
 }
+
+/** All elements in another type, as bytes, piece by piece; use each before asking for the next. Errors: convertPiece. */
+export async function* weightBytes(
+  weight: StoredWeight,
+  dtype: WeightDType,
+  what: string,
+): AsyncGenerator<Uint8Array> {
+  for await (const piece of weight.pieces()) {
+    const data = convertPiece(piece, weight.dtype, dtype, what);
+    yield new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  }
+}
