@@ -6,6 +6,7 @@
 import type { KernelName } from '../../src/backend/backend.ts';
 import { UNARY, type UnaryOp } from '../../src/backend/kernels.ts';
 import { normalCdf, normalPdf, sigmoid, silu, softplus } from '../../src/backend/reference/math.ts';
+import { attentionBound, attentionGradBound } from './attention-bounds.ts';
 import {
   add,
   apply,
@@ -28,6 +29,7 @@ import {
 import { widened } from './cases/narrow.ts';
 import { type Case, type Floats, magnitude, type Operands, type Result } from './harness.ts';
 import { scanBound, scanGradBound } from './scan-bounds.ts';
+import { ssdBound, ssdGradBound } from './ssd-bounds.ts';
 
 /** Kernels that add up products: the output, and how many roundings a term meets at most. */
 type Sums = { [N in KernelName]?: { output: string; roundings: (operands: Operands<N>) => number } };
@@ -255,6 +257,12 @@ const TWINS: Twins = {
 
   selectiveScan: scanBound,
   selectiveScanGrad: scanGradBound,
+
+  ssd: ssdBound,
+  ssdGrad: ssdGradBound,
+
+  attention: attentionBound,
+  attentionGrad: attentionGradBound,
 
   crossEntropy(o) {
     const estimates: Estimates = { loss: [], lse: [] };

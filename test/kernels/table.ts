@@ -1,4 +1,5 @@
 /** The case table: every kernel, every edge. Each case runs on every device that opens, against the float64 result. */
+import { attention } from './cases/attention.ts';
 import { conv } from './cases/conv.ts';
 import { copy } from './cases/copy.ts';
 import { elementwise } from './cases/elementwise.ts';
@@ -8,6 +9,7 @@ import { narrow } from './cases/narrow.ts';
 import { norm } from './cases/norm.ts';
 import { reduce } from './cases/reduce.ts';
 import { scan } from './cases/scan.ts';
+import { ssd } from './cases/ssd.ts';
 import type { Case } from './harness.ts';
 
 export const TABLE: readonly Case[] = [
@@ -19,5 +21,7 @@ export const TABLE: readonly Case[] = [
   ...norm,
   ...conv,
   ...scan,
+  ...ssd,
+  ...attention,
   ...loss,
 ];
