@@ -3,7 +3,6 @@
  * The skeleton of mamba_ssm/models/mixer_seq_simple.py with its delayed residual add: each norm receives the branch
  * output and the stream, and hands on their sum in float32.
  */
-import { UnsupportedError } from '../base/errors.ts';
 import type { Init } from '../nn/init.ts';
 import { Embedding, GatedMlp, Norm } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
@@ -15,6 +14,7 @@ import { type ModelConfig, paddedVocabSize } from './config.ts';
 import { atPlaces, type Inputs, lastTokens } from './inputs.ts';
 import { Mamba1 } from './mamba1.ts';
 import { Mamba2 } from './mamba2.ts';
+import { Mamba3 } from './mamba3.ts';
 import type { LayerShapes, LayerState, Mixer, SequenceContext } from './mixer.ts';
 
 export interface BackboneOptions {
@@ -60,7 +60,7 @@ class Block extends Module {
 function mixerOf(init: Init, config: ModelConfig, _layer: number, scale: number): Mixer {
   if (config.model_type === 'mamba1') return new Mamba1(init, config, scale);
   if (config.model_type === 'mamba2') return new Mamba2(init, config, scale);
-  throw new UnsupportedError(`${config.model_type} is not built yet`);
+  return new Mamba3(init, config, scale);
 }
 
 export class Backbone extends Module {

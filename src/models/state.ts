@@ -26,7 +26,7 @@ export class State implements TensorOwner {
   readonly layers: readonly LayerState[];
   /** Tokens read so far, per row. */
   readonly tokens: readonly number[];
-  /** Those of each row's current document: what attention layers hold keys and values of. Other layers do not need it. */
+  /** Those of each row's current document: what attention layers hold keys and values of. Without such layers the same as `tokens`. */
   readonly positions: readonly number[];
   /** The model that made it. */
   readonly model: StateModel;

@@ -5,7 +5,7 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Backend, useDevice } from '../../src/backend/backend.ts';
-import type { ReferenceBackend } from '../../src/backend/reference/index.ts';
+import { createReference, type ReferenceBackend } from '../../src/backend/reference/index.ts';
 import { Rng } from '../../src/base/rng.ts';
 import { generateTokens } from '../../src/generate/engine.ts';
 import type { ModelConfig, ModelConfigInput } from '../../src/models/config.ts';
@@ -18,6 +18,7 @@ import { keep, scope } from '../../src/tensor/scope.ts';
 import { backward, noGrad } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
 import { AdamW } from '../../src/train/adamw.ts';
+import { devices, reportMissing } from '../kernels/devices.ts';
 
 type Floats = Float32Array | Float64Array;
 
@@ -30,11 +31,14 @@ async function values(tensor: Tensor): Promise<Floats> {
   return 'readF64' in device ? (device as ReferenceBackend).readF64(tensor, tensor.size) : tensor.floats();
 }
 
+/** Angles as points on the circle: 0 and a whole turn are the same. */
 export async function stateValues(state: State): Promise<Values> {
   const result: Values = {};
-  for (const [i, { conv, ssm }] of state.layers.entries()) {
-    result[`conv ${i}`] = await values(conv);
-    result[`ssm ${i}`] = await values(ssm);
+  for (const [name, tensor] of state.namedTensors()) {
+    const stored = await values(tensor);
+    result[name] = name.endsWith('.angle')
+      ? join([stored.map((angle) => Math.cos(angle)), stored.map((angle) => Math.sin(angle))])
+      : stored;
   }
   return result;
 }
@@ -47,11 +51,49 @@ const unitOf = (backend: Backend) => (backend.description.includes('float64 stor
  * exponential, one per product), and for a state the decays of all tokens after it.
  */
 export function roundings(config: ModelConfig, length: number): number {
-  const { d_model: d, d_inner: e, d_state: n, d_conv: k, dt_rank: r, n_layer, d_intermediate } = config;
+  const { d_model: d, n_layer, d_intermediate, attn_layer_idx } = config;
   const norm = d + 6;
-  const mixer = d + 1 + (k + 10) + e + (r + 10) + (n + 10 * length) + (e + 10);
   const mlp = d_intermediate > 0 ? norm + d + 10 + gatedMlpWidth(d_intermediate) : 0;
-  return d + n_layer * (norm + mlp + mixer + 2) + norm;
+  let sum = d + n_layer * (norm + mlp + 2) + norm;
+  for (let i = 0; i < n_layer; i++)
+    sum += attn_layer_idx.includes(i) ? ofAttention(config, length) : ofMixer(config, length);
+  return sum;
+}
+
+function ofMixer(config: ModelConfig, length: number): number {
+  const { d_model: d, d_inner: e, d_state: n } = config;
+  if (config.model_type === 'mamba1') {
+    const { d_conv: k, dt_rank: r } = config;
+    return d + 1 + (k + 10) + e + (r + 10) + (n + 10 * length) + (e + 10);
+  }
+  if (config.model_type === 'mamba2') {
+    const { d_conv: k, d_ssm, norm_groups } = config;
+    const norm = d_ssm / norm_groups + 6;
+    // dt; the products within a chunk; the state; the skip; the gate.
+    return d + 1 + (k + 10) + 12 + (n + length) + (n + 10 * length) + 2 + 12 + norm + e;
+  }
+  const { headdim: p, mimo_rank: r } = config;
+  // B and C normalised, biased and turned by an angle that is a sum over the tokens; dt, A, lambda; the norm per head; the ranks.
+  return (
+    d + (n + 6) + 1 + (16 + 12 * length) + 36 + r * (n + length) + (n + 10 * length) + 2 + (p + 18) + r + e
+  );
+}
+
+/** Scores, their softmax, the mean of the values. */
+function ofAttention(config: ModelConfig, length: number): number {
+  const { num_heads, head_dim, d_conv, mlp_dim } = config.attn_cfg!;
+  const softmax = 10 + length;
+  return (
+    config.d_model +
+    1 +
+    (d_conv + 10) +
+    8 +
+    (head_dim + 2) +
+    softmax +
+    length +
+    num_heads * head_dim +
+    mlp_dim
+  );
 }
 
 /** First-order bound of the difference of two float computations, relative to the largest value of the tensor. */
@@ -111,7 +153,16 @@ async function gradients(model: LanguageModel, loss: () => Tensor): Promise<Valu
   return result;
 }
 
-export function checkModel(name: string, input: ModelConfigInput, backend: Backend): void {
+/** On every device, and in float64. */
+export function checkModels(configs: Readonly<Record<string, ModelConfigInput>>): void {
+  reportMissing();
+  const all = [{ label: 'reference f64', backend: createReference({ storage: 'f64' }) }, ...devices];
+  describe.each(all)('on $label', ({ backend }) => {
+    for (const [name, config] of Object.entries(configs)) checkModel(name, config, backend);
+  });
+}
+
+function checkModel(name: string, input: ModelConfigInput, backend: Backend): void {
   describe(name, () => {
     const LENGTH = 9;
     let model: LanguageModel;
@@ -172,6 +223,7 @@ export function checkModel(name: string, input: ModelConfigInput, backend: Backe
         const own = logits.slice(i * l * v, (i * l + row.length) * v);
         expectClose({ logits: own, ...(await stateValues(end)) }, alone, relative);
         expect(end.tokens).toEqual([3 + row.length]);
+        expect(end.positions).toEqual(end.tokens);
         start.dispose();
         end.dispose();
       }
@@ -280,6 +332,7 @@ export function checkModel(name: string, input: ModelConfigInput, backend: Backe
       }
       const actual = { logits: await values(packed.logits), ...(await stateValues(packed.state)) };
       expectClose(actual, { ...last, logits: join(logits) }, relative);
+      expect(packed.state.positions).toEqual([model.config.attn_cfg ? 5 : 9]);
       packed.logits.dispose();
       packed.state.dispose();
     });

@@ -1,22 +1,10 @@
-/** Every configuration on every device, and in float64, where the laws hold to the last digits. */
+/** Language models of every architecture: saved and loaded, and what they refuse. Their laws: mamba1.test.ts and its neighbours. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { createReference } from '../../src/backend/reference/index.ts';
 import { LanguageModel, loadModel, noGrad, saveModel, useDevice } from '../../src/index.node.ts';
-import { devices, reportMissing } from '../kernels/devices.ts';
-import { checkModel } from './checker.ts';
 import { CONFIGS } from './configs.ts';
-
-reportMissing();
-
-describe.each([{ label: 'reference f64', backend: createReference({ storage: 'f64' }) }, ...devices])(
-  'language models on $label',
-  ({ backend }) => {
-    for (const [name, config] of Object.entries(CONFIGS)) checkModel(name, config, backend);
-  },
-);
 
 describe('saved and loaded', () => {
   const root = mkdtempSync(join(tmpdir(), 'mamba-ts-model-'));
