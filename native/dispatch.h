@@ -15,7 +15,7 @@ struct Variant {
   double (*peak)(const Ctx& ctx, int64_t threads, int64_t iterations);
 };
 
-constexpr int FAMILIES = 11;
+constexpr int FAMILIES = 12;
 
 // Defined once per instruction set, by isa.cc.
 #define MAMBA_DECLARE(isa)   \

@@ -19,6 +19,7 @@ namespace MAMBA_ISA {
 #include "kernels/norm.cc"
 #include "kernels/conv.cc"
 #include "kernels/scan.cc"
+#include "kernels/ssd.cc"
 #include "kernels/rotation.cc"
 #include "kernels/attention.cc"
 #include "kernels/loss.cc"
@@ -28,7 +29,7 @@ namespace MAMBA_ISA {
 const Family* families() {
   static const Family all[FAMILIES] = {
       FAMILY(elementwise), FAMILY(reduce), FAMILY(copy),     FAMILY(matmul),    FAMILY(narrow), FAMILY(norm),
-      FAMILY(conv),        FAMILY(scan),   FAMILY(rotation), FAMILY(attention), FAMILY(loss),
+      FAMILY(conv),        FAMILY(scan),   FAMILY(ssd),      FAMILY(rotation),  FAMILY(attention), FAMILY(loss),
   };
   return all;
 }

@@ -1,0 +1,292 @@
+// State space duality: a scan whose state decays as a whole, in pieces of SSD_ROWS rows that are matrix products; see
+// src/backend/reference/ssd.ts for the equations and Dao and Gu (2024), section 6, for the idea.
+//
+// Within a piece, with a[t] = the sum of decays up to t, y = exp(a) C S + M x with M[t][j] = (C[t] . B[j]) exp(a[t] - a[j]) scale[j]
+// for j <= t, and S becomes exp(a[end]) S + sum over j of exp(a[end] - a[j]) scale[j] x[j] B[j]^T. A piece never crosses a chunk,
+// a document or the end of the row: nothing has to be masked but the triangle. C B^T is computed once for all heads of a group.
+//
+// Rows of a piece are its tokens times r ranks. The state is transposed (n, p) inside, so that channels are the lanes.
+
+#include "ssd-product.cc"
+
+// Where a row can be cut. Pieces begin at multiples of `size` within a chunk, where documents begin, and nowhere else.
+struct SsdWalk {
+  int64_t q, size, length;
+  const int32_t* ids;
+
+  SsdWalk(int64_t ranks, int64_t chunk) : q(chunk), size(chunk), length(0), ids(nullptr) {
+    const int64_t most = ranks < SSD_ROWS ? SSD_ROWS / ranks : 1, pieces = (q + most - 1) / most;
+    size = (q + pieces - 1) / pieces;
+  }
+  // The same for one row of a batch.
+  SsdWalk(const SsdWalk& of, int64_t row, int64_t l, const int32_t* all_ids, const int32_t* lengths)
+      : q(of.q), size(of.size), length(lengths ? lengths[row] : l), ids(all_ids ? all_ids + row * l : nullptr) {}
+
+  int64_t chunks(int64_t l) const { return (l + q - 1) / q; }
+  // Pieces in the longest chunk, if no document cuts it further.
+  int64_t cells(int64_t l) const { return ((q < l ? q : l) + size - 1) / size; }
+  int64_t cell(int64_t t) const { return t % q / size; }
+  bool fresh(int64_t t) const { return ids && t > 0 && ids[t] != ids[t - 1]; }
+  // The end of the piece that begins at `start`.
+  int64_t end(int64_t start) const {
+    const int64_t chunk = start - start % q;
+    int64_t end = chunk + (cell(start) + 1) * size;
+    if (end > chunk + q) end = chunk + q;
+    if (end > length) end = length;
+    for (int64_t t = start + 1; t < end; t++)
+      if (fresh(t)) return t;
+    return end;
+  }
+  // The beginning of the piece that ends at `end`.
+  int64_t start(int64_t end) const {
+    int64_t t = end - 1;
+    const int64_t least = t - t % q + cell(t) * size;
+    while (t > least && !fresh(t)) t--;
+    return t;
+  }
+};
+
+// What the tokens of a piece weigh, each number repeated for every rank.
+struct SsdWeights {
+  float *hi, *lo;      // a = hi + lo: differences of a are good to the last bit, however large the sums
+  float *scale, *own;
+  float *in;           // exp(a[t]): of the state before, in token t
+  float *out, *into;   // exp(a[end] - a[t]), and that times scale: of token t, in the state after
+  float end;           // exp(a[end])
+
+  template <class F>
+  MAMBA_INLINE void take(const F& space, int64_t width) {
+    hi = space(width), lo = space(width), scale = space(width), own = space(width);
+    in = space(width), out = space(width), into = space(width);
+  }
+  // Token i of the piece is i * step behind the pointers.
+  void read(const float* decays, const float* scales, const float* owns, int64_t step, int64_t tokens, int64_t ranks) {
+    double a = 0;
+    for (int64_t i = 0; i < tokens; i++) {
+      // e^-128 is 0 already; -infinity would leave no difference to take.
+      const float decay = decays[i * step];
+      a += decay < -128.0f ? -128.0f : decay;
+      for (int64_t k = i * ranks; k < (i + 1) * ranks; k++) {
+        hi[k] = (float)a, lo[k] = (float)(a - (double)hi[k]);
+        scale[k] = scales[i * step], own[k] = owns[i * step];
+      }
+    }
+    const int64_t rows = tokens * ranks, last = rows - 1;
+    for (int64_t k = 0; k < rows; k += W) {
+      const int count = rows - k < W ? (int)(rows - k) : W;
+      const vf high = vload_some(hi + k, count), low = vload_some(lo + k, count);
+      const vf after = vexp((hi[last] - high) + (lo[last] - low));
+      vstore_some(in + k, vexp(high), count);
+      vstore_some(out + k, after, count);
+      vstore_some(into + k, after * vload_some(scale + k, count), count);
+    }
+    end = in[last];
+  }
+  // exp(a[row] - a[j]) for W rows j from `from` on.
+  MAMBA_INLINE vf between(int64_t row, int64_t from) const {
+    return vexp((hi[row] - vload(hi + from)) + (lo[row] - vload(lo + from)));
+  }
+};
+
+struct SsdShapes {
+  int64_t b, l, r, h, p, g, n, width;
+
+  MAMBA_INLINE int64_t group(int64_t head) const { return head / (h / g); }
+  // The first rank of token t: in B and C, in x and y, in the products of a group with C B^T.
+  MAMBA_INLINE int64_t at_group(int64_t row, int64_t t, int64_t i) const { return ((row * l + t) * r * g + i) * n; }
+  MAMBA_INLINE int64_t at_head(int64_t row, int64_t t, int64_t i) const { return ((row * l + t) * r * h + i) * p; }
+  MAMBA_INLINE int64_t at_products(int64_t row, int64_t t, int64_t i) const { return ((row * g + i) * l + t) * r * width; }
+};
+
+// visible[row]: the columns of a triangle that the row sees.
+static const int32_t* ssd_visible(int32_t* visible, int64_t rows, int64_t ranks) {
+  for (int64_t row = 0; row < rows; row++) visible[row] = (int32_t)((row / ranks + 1) * ranks);
+  return visible;
+}
+
+// C B^T of all pieces, row by row of `width`; only what the triangle shows is written.
+static void ssd_groups(const Ctx& ctx, const SsdShapes& s, const SsdWalk& cut, const float* B, const float* C,
+                       const int32_t* ids, const int32_t* lengths, float* products) {
+  if (s.l < 2) return;
+  const int64_t cells = cut.cells(s.l), row_cells = cut.chunks(s.l) * cells;
+  ctx.parallel(s.b * s.g * row_cells, [=](int64_t task, char* scratch) {
+    const int64_t cell = task % row_cells, group = task / row_cells % s.g, row = task / row_cells / s.g;
+    const SsdWalk walk(cut, row, s.l, ids, lengths);
+    int32_t* visible = (int32_t*)scratch;
+    SsdProduct product;
+    product.visible = ssd_visible(visible, s.width, s.r), product.ranks = s.r, product.lower = true;
+    const int64_t begin = cell / cells * walk.q + cell % cells * walk.size;
+    for (int64_t start = begin, end; start < walk.length; start = end) {
+      end = walk.end(start);
+      const int64_t rows = (end - start) * s.r, at = s.at_group(row, start, group);
+      if (end - start > 1) {
+        product.a1 = {C + at, s.g * s.n};
+        product.b1 = ssd_turned({B + at, s.g * s.n}, rows, s.n, (float*)scratch + s.width);
+        product.k1 = s.n;
+        product.c = products + s.at_products(row, start, group), product.c_step = s.width;
+        ssd_multiply(product, rows, rows);
+      }
+      if (end % walk.q == 0 || walk.cell(end) != walk.cell(begin)) break;
+    }
+  });
+}
+
+// M of one head, from its C B^T.
+static void ssd_mix(float* M, const float* products, int64_t width, const SsdWeights& w, int64_t tokens, int64_t ranks) {
+  for (int64_t t = 0; t < tokens; t++) {
+    const int64_t first = t * ranks;
+    for (int64_t j = 0; j < first; j += W) {
+      const vf weight = w.between(first, j) * vload(w.scale + j);
+      for (int64_t k = first; k < first + ranks; k++) vstore(M + k * width + j, vload(products + k * width + j) * weight);
+    }
+    for (int64_t k = first; k < first + ranks; k++)
+      for (int64_t j = first; j < first + ranks; j++) M[k * width + j] = products[k * width + j] * w.own[first];
+  }
+}
+
+// One token: R rows of the state (p, n) at a time are read once, used, decayed and written.
+struct SsdStep {
+  const float *x, *B, *C, *D;  // of this head; D for each channel, or null
+  int64_t x_step, group_step, ranks, n;
+  float decay, scale, own;
+  const float* state;          // null = zeros
+  float *y, *state_out;
+
+  template <int R>
+  void rows(int64_t i) const {
+    for (int64_t k = 0; k < ranks; k++) {
+      const float *b = B + k * group_step, *c = C + k * group_step;
+      vf sums[R], inputs[R];
+      for (int r = 0; r < R; r++) sums[r] = vzero(), inputs[r] = vset1(scale * x[k * x_step + i + r]);
+      const auto some = [&](int64_t j, int count) VEC_LAMBDA {
+        const vf bj = vload_some(b + j, count), cj = vload_some(c + j, count);
+        MM_UNROLL for (int r = 0; r < R; r++) {
+          const vf before = state ? vload_some(state + (i + r) * n + j, count) : vzero();
+          float* to = state_out + (i + r) * n + j;
+          sums[r] = vfma(before, cj, sums[r]);
+          vstore_some(to, vfma(inputs[r], bj, k == 0 ? before * decay : vload_some(to, count)), count);
+        }
+      };
+      int64_t j = 0;
+      for (; j + W <= n; j += W) some(j, W);
+      if (j < n) some(j, (int)(n - j));
+      for (int r = 0; r < R; r++) y[k * x_step + i + r] = hsum(sums[r]) * decay;
+    }
+  }
+
+  // What the token itself adds to y.
+  void self(int64_t p) const {
+    for (int64_t k = 0; k < ranks; k++) {
+      float* to = y + k * x_step;
+      for (int64_t m = 0; m < ranks; m++) {
+        const float *b = B + m * group_step, *c = C + k * group_step, *from = x + m * x_step;
+        vf sum = vzero();
+        for (int64_t j = 0; j < n; j += W) {
+          const int count = n - j < W ? (int)(n - j) : W;
+          sum += vload_some(b + j, count) * vload_some(c + j, count);
+        }
+        const float weight = own * hsum(sum);
+        for (int64_t i = 0; i < p; i++) to[i] += weight * from[i];
+      }
+      for (int64_t i = 0; D && i < p; i++) to[i] += D[i] * x[k * x_step + i];
+    }
+  }
+
+  void run(int64_t p) const {
+    int64_t i = 0;
+    for (; i + 4 <= p; i += 4) rows<4>(i);
+    for (; i < p; i++) rows<1>(i);
+    self(p);
+  }
+};
+
+static void ssd_forward(const Args& args, const Ctx& ctx) {
+  const float *x = args.f(0), *decay = args.f(1), *scale = args.f(2), *own = args.f(3) ? args.f(3) : scale;
+  const float *B = args.f(4), *C = args.f(5), *D = args.f(6), *state = args.f(7);
+  const int32_t *ids = args.ids(8), *lengths = args.ids(9);
+  float *y = args.f(10), *state_out = args.f(11), *checkpoints = args.f(12), *partial = args.f(13);
+  SsdShapes s = {args.n(14), args.n(15), args.n(16), args.n(17), args.n(18), args.n(19), args.n(20), 0};
+  const SsdWalk cut(s.r, args.n(21));
+  const int64_t d_width = args.n(22), chunks = cut.chunks(s.l);
+  s.width = ssd_padded(cut.size * s.r);
+  ssd_groups(ctx, s, cut, B, C, ids, lengths, partial);
+
+  // Channels do not depend on each other: as many tasks as that takes, and a state that fits the scratch.
+  const int64_t columns = s.n <= 4096 ? 64 : 16, strips = (s.p + columns - 1) / columns;
+  ctx.parallel(s.b * s.h * strips, [=](int64_t task, char* scratch) {
+    const int64_t row = task / strips / s.h, head = task / strips % s.h, p0 = task % strips * columns;
+    const int64_t p = s.p - p0 < columns ? s.p - p0 : columns, pw = ssd_padded(p), n = s.n, r = s.r;
+    const int64_t group = s.group(head), group_step = s.g * n, head_step = s.h * s.p;
+    const SsdWalk walk(cut, row, s.l, ids, lengths);
+    float* space = (float*)scratch;
+    const auto take = [&](int64_t size) {
+      float* at = space;
+      space += ssd_padded(size);
+      return at;
+    };
+    const int32_t* visible = ssd_visible((int32_t*)take(s.width), s.width, r);
+    SsdWeights w;
+    w.take(take, s.width);
+    float *M = take(s.width * s.width), *in = take(s.width * pw), *fed = take(s.width * pw), *S = take(n * pw), *turned = take(p * n);
+    float *skip = take(pw), *fade = take(pw);
+    for (int64_t i = 0; i < p; i++) skip[i] = D ? D[d_width == 1 ? head : head * s.p + p0 + i] : 0.0f;
+
+    // The state is nothing, or `flat` (p, n) as outside, or else S.
+    const int64_t place = (row * s.h + head) * s.p + p0;
+    const float* flat = state ? state + place * n : nullptr;
+    float* const last = state_out + place * n;
+    bool empty = !state;
+    const auto store = [&](float* to) {
+      if (empty) memset(to, 0, (size_t)(p * n) * sizeof(float));
+      else if (!flat) scan_transpose(to, n, S, pw, n, p, 1.0f);
+      else if (flat != to) memcpy(to, flat, (size_t)(p * n) * sizeof(float));
+    };
+    int64_t kept = 0;
+    const auto keep = [&](int64_t end) {
+      for (; checkpoints && kept < end; kept++) store(checkpoints + (((row * chunks + kept) * s.h + head) * s.p + p0) * n);
+    };
+
+    for (int64_t start = 0, end; start < walk.length; start = end) {
+      keep(start / walk.q + 1);
+      end = walk.end(start);
+      if (walk.fresh(start)) empty = true;
+      const int64_t tokens = end - start, rows = tokens * r, at_token = (row * s.l + start) * s.h + head;
+      const int64_t at = s.at_head(row, start, head) + p0, at_group = s.at_group(row, start, group);
+      if (tokens == 1) {
+        if (!empty && !flat) store(turned), flat = turned;
+        float* after = flat == last ? turned : last;
+        const SsdStep step = {x + at, B + at_group, C + at_group, D ? skip : nullptr, head_step, group_step, r, n,
+                              exp1(decay[at_token]), scale[at_token], own[at_token], empty ? nullptr : flat, y + at, after};
+        step.run(p);
+        flat = after, empty = false;
+        continue;
+      }
+      if (!empty && flat) scan_transpose(S, pw, flat, n, p, n, 1.0f);
+      flat = nullptr;
+      w.read(decay + at_token, scale + at_token, own + at_token, s.h, tokens, r);
+      ssd_mix(M, partial + s.at_products(row, start, group), s.width, w, tokens, r);
+      const SsdMatrix from = {x + at, head_step};
+      SsdProduct product;  // y = exp(a) C S + D x + M x
+      product.a1 = {C + at_group, group_step}, product.b1 = {S, pw}, product.k1 = empty ? 0 : n;
+      product.weight = w.in;
+      product.a2 = {M, s.width}, product.b2 = ssd_weighted(from, nullptr, rows, p, in), product.k2 = rows;
+      product.shape = SSD_LOWER, product.visible = visible, product.ranks = r;
+      if (D) product.init = product.b2, product.start = skip;
+      product.c = y + at, product.c_step = head_step;
+      ssd_multiply(product, rows, p);
+      product = SsdProduct();  // S = exp(a[end]) S + B^T x
+      for (int64_t i = 0; i < pw; i++) fade[i] = w.end;
+      if (!empty) product.init = {S, pw}, product.start = fade;
+      product.a2 = {B + at_group, group_step}, product.b2 = ssd_weighted(from, w.into, rows, p, fed), product.k2 = rows;
+      product.c = S, product.c_step = pw;
+      ssd_multiply(product, n, p);
+      empty = false;
+    }
+    keep(chunks);
+    store(last);
+    for (int64_t i = walk.length * r; i < s.l * r; i++)
+      memset(y + s.at_head(row, 0, head) + p0 + i * head_step, 0, (size_t)p * sizeof(float));
+  });
+}
+
+static const Entry ssd_entries[] = {{"ssd", 23, ssd_forward}};
