@@ -39,6 +39,8 @@ export const ULPS = {
 export interface Ball {
   readonly v: number;
   readonly r: number;
+  /** Of an angle: its distances count modulo this. */
+  readonly period?: number;
 }
 
 /** The ball of every element of an output. */

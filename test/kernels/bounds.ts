@@ -28,6 +28,7 @@ import {
 } from './ball.ts'; // prettier-ignore
 import { widened } from './cases/narrow.ts';
 import { type Case, type Floats, magnitude, type Operands, type Result } from './harness.ts';
+import { angleScanBound, angleScanGradBound, rotateBound, rotateGradBound } from './rotation-bounds.ts';
 import { scanBound, scanGradBound } from './scan-bounds.ts';
 import { ssdBound, ssdGradBound } from './ssd-bounds.ts';
 
@@ -257,6 +258,11 @@ const TWINS: Twins = {
 
   selectiveScan: scanBound,
   selectiveScanGrad: scanGradBound,
+
+  angleScan: angleScanBound,
+  angleScanGrad: angleScanGradBound,
+  rotate: rotateBound,
+  rotateGrad: rotateGradBound,
 
   ssd: ssdBound,
   ssdGrad: ssdGradBound,

@@ -47,7 +47,7 @@ export function checkKernels(kernels: readonly KernelName[], table: readonly Cas
               test,
               name,
               values,
-              balls.map(({ r }, i) => ({ v: result[name]![i]!, r })),
+              balls.map((ball, i) => ({ ...ball, v: result[name]![i]! })),
               1,
             );
           }
@@ -71,11 +71,12 @@ export function compare(
   let worst = 0;
   let message = '';
   for (let i = 0; i < values.length; i++) {
-    const { v, r } = balls[i]!;
+    const { v, r, period = Number.POSITIVE_INFINITY } = balls[i]!;
     const value = values[i]!;
     if (Number.isNaN(r)) throw new Error(`${test.kernel} (${test.name}): ${name}[${i}] has no finite bound`);
     if (Object.is(value, v) || value === Math.fround(v) || (Number.isNaN(v) && Number.isNaN(value))) continue;
-    const share = Math.abs(value - v) / (r * shrink);
+    const off = Math.abs(value - v);
+    const share = (off < period / 2 ? off : Math.abs(period - off)) / (r * shrink);
     if (share <= 1) continue;
     if (!(share <= worst)) {
       worst = share;

@@ -8,6 +8,7 @@ import { matmul } from './cases/matmul.ts';
 import { narrow } from './cases/narrow.ts';
 import { norm } from './cases/norm.ts';
 import { reduce } from './cases/reduce.ts';
+import { rotation } from './cases/rotation.ts';
 import { scan } from './cases/scan.ts';
 import { ssd } from './cases/ssd.ts';
 import type { Case } from './harness.ts';
@@ -21,6 +22,7 @@ export const TABLE: readonly Case[] = [
   ...norm,
   ...conv,
   ...scan,
+  ...rotation,
   ...ssd,
   ...attention,
   ...loss,
