@@ -9,6 +9,7 @@ constexpr double TINY = 0x1p-126;  // results below may be flushed to zero
 
 struct Ball {
   double v, r;
+  double period = 0;  // of an angle: distances count modulo this
   Ball(double value = 0, double radius = 0) : v(value), r(radius) {}
 };
 

@@ -69,4 +69,5 @@ void test_narrow();
 void test_layers();
 void test_conv();
 void test_scan();
+void test_rotation();
 void test_attention();
