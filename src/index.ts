@@ -47,6 +47,8 @@ export {
   type Pooling as ClassifierPooling,
 } from './models/classifier-config.ts';
 export {
+  ARCHITECTURES,
+  type Architecture,
   type ModelConfig,
   type ModelConfigInput,
   paddedVocabSize,

@@ -1,34 +1,75 @@
 /** What the `train` commands share: options of the model's shape and of a run, and how they become settings. */
-import { type Command, Option } from 'commander';
-import { type DeviceName, useDevice } from '../index.node.ts';
-import { type RunSettings, SCHEDULES } from '../train/index.ts';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { ARCHITECTURES, type DeviceName, useDevice } from '../index.node.ts';
+import { type RunSettings, SCHEDULES, type ShapeSettings } from '../train/index.ts';
 import { addCommonOptions, integer, number, positive } from './options.ts';
 import type { Output } from './output.ts';
 
 /** What addShapeOptions and addRunOptions say; options with the names of settings pass as they are. */
-export interface RunFlags extends Partial<RunSettings> {
+export interface RunFlags extends Partial<RunSettings>, Partial<ShapeSettings> {
   out: string;
   resume?: boolean;
   force?: boolean;
   device?: DeviceName;
   json?: boolean;
-  /** Only one so far; the model's configuration says it. */
-  arch?: string;
   dModel?: number;
   layers?: number;
   dState?: number;
   dConv?: number;
+  mimoRank?: number;
+  ropeFraction?: number;
+  dIntermediate?: number;
 }
 
-/** The shape of a model that is trained from the beginning. */
+/** Of the shape of a model that is trained from the beginning. */
+const SHAPE_OPTIONS = [
+  new Option('--arch <name>', 'the architecture (mamba1, or the official model of --preset)').choices(
+    ARCHITECTURES,
+  ),
+  new Option('--d-model <n>', 'width, instead of the preset').argParser(integer(1)),
+  new Option('--layers <n>', 'blocks, instead of the preset').argParser(integer(1)),
+  new Option('--d-state <n>', 'state size per channel (mamba1: 16, others: 64)').argParser(integer(1)),
+  new Option('--d-conv <n>', 'width of the convolution; mamba3 has none (4)').argParser(integer(1)),
+  new Option('--expand <x>', 'inner width as a multiple of --d-model (2)').argParser(positive()),
+  new Option('--headdim <n>', 'channels per head of mamba2 and mamba3 (up to 64)').argParser(integer(1)),
+  new Option('--ngroups <n>', 'groups of heads that share B and C, in mamba2 and mamba3 (1)').argParser(
+    integer(1),
+  ),
+  new Option('--mimo-rank <r>', 'mamba3 with r inputs and outputs per head and token').argParser(integer(1)),
+  new Option('--rope-fraction <x>', 'share of the state that mamba3 rotates: 0.5 or 1 (0.5)').argParser(
+    positive(1),
+  ),
+  new Option('--d-intermediate <n>', 'hidden width of an MLP after each mixer; 0 = none (0)').argParser(
+    integer(),
+  ),
+  new Option('--attn-layers <list>', 'layers that are attention, from 0, such as 1,3 (none)').argParser(
+    layerList,
+  ),
+  new Option('--attn-heads <n>', 'heads of attention layers (as few as have at most 64 elements)').argParser(
+    integer(1),
+  ),
+  new Option('--attn-kv-heads <n>', 'heads of keys and values (--attn-heads)').argParser(integer(1)),
+  new Option('--attn-rotary <n>', 'elements of a head that are rotated by position (half)').argParser(
+    integer(),
+  ),
+  new Option('--attn-conv <n>', 'width of the convolution before attention; 0 = none (4)').argParser(
+    integer(),
+  ),
+];
+/** As they are typed. */
+export const SHAPE_FLAGS = SHAPE_OPTIONS.map(({ long }) => long!);
+
 export function addShapeOptions(command: Command): Command {
-  return command
-    .addOption(new Option('--arch <name>', 'the architecture').choices(['mamba1']))
-    .option('--d-model <n>', 'width, instead of the preset', integer(1))
-    .option('--layers <n>', 'blocks, instead of the preset', integer(1))
-    .option('--d-state <n>', 'state size per channel (16)', integer(1))
-    .option('--d-conv <n>', 'width of the convolution (4)', integer(1))
-    .option('--expand <x>', 'inner width as a multiple of --d-model (2)', positive());
+  for (const option of SHAPE_OPTIONS) command.addOption(option);
+  return command;
+}
+
+/** For commander: layers from "1,3". */
+function layerList(text: string): number[] {
+  return text.split(',').map((layer) => {
+    if (/^\s*\d+\s*$/.test(layer)) return Number(layer);
+    throw new InvalidArgumentError(`expected layers such as "1,3", got ${JSON.stringify(layer)}.`);
+  });
 }
 
 /** Where a run lives, how long it goes on, and how it learns; `defaults` are told in the help. */
@@ -79,8 +120,18 @@ export async function openRun<S extends RunFlags>(flags: S, { io }: Output) {
 
 /** The flags that are settings of the run. */
 export function settingsOf<S extends RunFlags>(flags: S) {
-  const { out, resume, force, device, json, arch, dModel, layers, dState, dConv, ...named } = flags;
-  return { ...named, d_model: dModel, n_layer: layers, d_state: dState, d_conv: dConv };
+  const { out, resume, force, device, json, ...settings } = flags;
+  const { dModel, layers, dState, dConv, mimoRank, ropeFraction, dIntermediate, ...named } = settings;
+  return {
+    ...named,
+    d_model: dModel,
+    n_layer: layers,
+    d_state: dState,
+    d_conv: dConv,
+    mimo_rank: mimoRank,
+    rope_fraction: ropeFraction,
+    d_intermediate: dIntermediate,
+  };
 }
 
 /** What to type after an interrupt. */

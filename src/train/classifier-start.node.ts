@@ -46,7 +46,7 @@ export async function buildClassifier(
       pooling,
       bidirectional,
       maxTokens,
-      lora: tune === 'lora' ? loraOf(settings) : null,
+      lora: tune === 'lora' ? loraOf(settings, base!) : null,
     },
     { seed, embeddingStd: settings.embeddingStd },
   );
@@ -74,6 +74,13 @@ function freeze(model: Classifier, { tune }: ClassifySettings): Classifier {
   return model;
 }
 
-function loraOf({ loraRank, loraAlpha, loraTargets }: ClassifySettings): LoraConfig {
-  return { rank: loraRank, alpha: loraAlpha, targets: loraTargets };
+/** Mamba-1 has all three; the others have no x_proj. */
+const LORA_TARGETS = ['in_proj', 'x_proj', 'out_proj'];
+
+function loraOf({ loraRank, loraAlpha, loraTargets }: ClassifySettings, base: Pretrained): LoraConfig {
+  const names = [...base.tensors.keys()];
+  const targets =
+    loraTargets ??
+    LORA_TARGETS.filter((target) => names.some((name) => name.endsWith(`.mixer.${target}.weight`)));
+  return { rank: loraRank, alpha: loraAlpha, targets };
 }

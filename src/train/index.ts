@@ -45,6 +45,7 @@ export {
   train,
 } from './loop.ts';
 export { formatMetrics, type LmFigures, type LmScores, parseMetrics, type StepMetrics } from './metrics.ts';
+export { PRESETS, type Preset } from './model-presets.ts';
 export {
   formatCount,
   formatDuration,
@@ -86,6 +87,7 @@ export {
   textTable,
   verdict,
 } from './scores-text.ts';
+export type { ShapeSettings } from './shape-settings.ts';
 export { type Loss, type StepOptions, type StepOutcome, trainStep } from './step.ts';
 export type { Figures, LossOptions, Task } from './task.ts';
 export {
@@ -120,6 +122,6 @@ export {
   visible,
 } from './train-classify-summary.ts';
 export type { TrainLmEvent } from './train-lm-events.ts';
-export { type LmSettings, modelInput, PRESETS, type Preset, SAMPLINGS } from './train-lm-options.ts';
+export { type LmSettings, modelInput, SAMPLINGS } from './train-lm-options.ts';
 export { trainLmProgress } from './train-lm-progress.ts';
 export { type LmRunSummary, lmReport, type WrittenSample } from './train-lm-report.ts';

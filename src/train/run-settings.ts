@@ -78,19 +78,20 @@ export function withChanges<S extends RunSettings>(
   changeable: readonly (keyof S)[],
 ): S {
   const known = dropUndefined(given);
+  const before = { ...defaults, ...stored }; // what an older run does not name was the default
   const changed = (Object.keys(known) as (keyof S & string)[]).filter(
-    (key) => !changeable.includes(key) && JSON.stringify(known[key]) !== JSON.stringify(stored[key]),
+    (key) => !changeable.includes(key) && JSON.stringify(known[key]) !== JSON.stringify(before[key]),
   );
   if (changed.length > 0) {
     const list = changed.map(
-      (key) => `${key} ${JSON.stringify(stored[key])}, got ${JSON.stringify(known[key])}`,
+      (key) => `${key} ${JSON.stringify(before[key])}, got ${JSON.stringify(known[key])}`,
     );
     throw new ConfigError(
       `train: expected the first run's ${list.join('; ')}. ` +
         'Leave these options out to resume, or start anew in another folder.',
     );
   }
-  const settings = { ...defaults, ...stored, ...known };
+  const settings = { ...before, ...known };
   if (known.steps !== undefined && known.minutes === undefined) settings.minutes = null;
   if (known.minutes !== undefined && known.steps === undefined) settings.steps = null;
   return settings;

@@ -2,14 +2,9 @@
 import { ConfigError } from '../base/errors.ts';
 import { POOLINGS, type Pooling } from '../models/classifier-config.ts';
 import type { ModelConfigInput } from '../models/config.ts';
-import {
-  CHANGEABLE,
-  RUN_DEFAULTS,
-  type RunSettings,
-  SettingsCheck,
-  withChanges,
-  withDefaults,
-} from './run-settings.ts';
+import type { ModelShape } from './model-presets.ts';
+import { CHANGEABLE, RUN_DEFAULTS, SettingsCheck, withChanges, withDefaults } from './run-settings.ts';
+import { checkShape, SHAPE_DEFAULTS, type ShapedRun, shapeInput } from './shape-settings.ts';
 
 /** What is trained of a pretrained backbone: everything, nothing (only the head), or low-rank adapters beside its matrices. */
 export const TUNINGS = ['full', 'frozen', 'lora'] as const;
@@ -18,7 +13,8 @@ export type Tuning = (typeof TUNINGS)[number];
 /** `balanced`: each class weighs the same in all, however many texts it has. */
 export const CLASS_WEIGHTS = ['equal', 'balanced'] as const;
 
-export type ClassifySettings = RunSettings & {
+/** With `from`, which decides the shape, that of the settings is not looked at. */
+export type ClassifySettings = ShapedRun & {
   /** Files, folders, globs, or the one word `imdb`. */
   data: string[];
   /** Held-out texts; empty: `validShare` of `data`, by lot within each class. */
@@ -36,12 +32,6 @@ export type ClassifySettings = RunSettings & {
   /** Texts are cut to this many tokens; null never. */
   maxTokens: number | null;
   preset: ClassifyPreset;
-  /** Null: that of `from`. */
-  d_model: number | null;
-  n_layer: number | null;
-  d_state: number | null;
-  d_conv: number | null;
-  expand: number | null;
   /** Of the random embeddings a run begins with. */
   embeddingStd: number;
   pooling: Pooling;
@@ -51,7 +41,8 @@ export type ClassifySettings = RunSettings & {
   tune: Tuning;
   loraRank: number;
   loraAlpha: number;
-  loraTargets: string[];
+  /** Null: those of in_proj, x_proj and out_proj that there are. */
+  loraTargets: string[] | null;
   /** Exactly one of `epochs`, `steps` and `minutes` is set. */
   epochs: number | null;
   dropout: number;
@@ -65,6 +56,7 @@ export type ClassifySettings = RunSettings & {
 /** What belongs to no recipe. */
 const DEFAULTS = {
   ...RUN_DEFAULTS,
+  ...SHAPE_DEFAULTS,
   data: [],
   valid: [],
   test: [],
@@ -72,9 +64,6 @@ const DEFAULTS = {
   textFields: ['text'],
   labelField: 'label',
   lowercase: true,
-  d_state: null,
-  d_conv: null,
-  expand: null,
   embeddingStd: 0.02,
   pooling: 'mean',
   bidirectional: false,
@@ -82,7 +71,7 @@ const DEFAULTS = {
   tune: 'full',
   loraRank: 8,
   loraAlpha: 16,
-  loraTargets: ['in_proj', 'x_proj', 'out_proj'],
+  loraTargets: null,
   epochs: null,
   dropout: 0,
   tokenDropout: 0,
@@ -173,7 +162,11 @@ export function resumeClassifySettings(
   stored: ClassifySettings,
   given: Partial<ClassifySettings>,
 ): ClassifySettings {
-  const settings = withChanges(stored, stored, given, [...CHANGEABLE, 'epochs', 'patience']);
+  const settings = withChanges({ ...DEFAULTS, ...stored }, stored, given, [
+    ...CHANGEABLE,
+    'epochs',
+    'patience',
+  ]);
   const budgets = ['steps', 'minutes', 'epochs'] as const;
   const named = budgets.find((key) => given[key] !== undefined);
   if (named) for (const key of budgets) if (given[key] === undefined) settings[key] = null;
@@ -189,14 +182,12 @@ function checked(settings: ClassifySettings): ClassifySettings {
   check.oneOf('pooling', POOLINGS);
   check.oneOf('tune', TUNINGS);
   check.oneOf('classWeights', CLASS_WEIGHTS);
-  for (const key of ['epochs', 'maxTokens', 'd_model', 'n_layer', 'd_state', 'd_conv', 'loraRank'] as const)
-    check.integer(key, 1);
+  for (const key of ['epochs', 'maxTokens', 'loraRank'] as const) check.integer(key, 1);
   check.integer('patience', 0);
   for (const key of ['dropout', 'tokenDropout', 'labelSmoothing'] as const)
     check.within(key, (x) => x >= 0 && x < 1, 'within [0, 1)');
   check.within('validShare', (x) => x > 0 && x < 1, 'within (0, 1)');
-  for (const key of ['expand', 'embeddingStd', 'loraAlpha'] as const)
-    check.within(key, (x) => x > 0, 'above 0');
+  for (const key of ['embeddingStd', 'loraAlpha'] as const) check.within(key, (x) => x > 0, 'above 0');
   if (from === null) {
     if (preset === 'fine-tune')
       check.problems.push('from to name a pretrained model for fine-tune, got none');
@@ -205,6 +196,10 @@ function checked(settings: ClassifySettings): ClassifySettings {
     else if (settings.d_model === null || settings.n_layer === null)
       check.problems.push('d_model and n_layer, got none');
     if (settings.tokenizer === null) check.problems.push('a tokenizer, got none');
+    if (preset === 'imdb-tutorial' && settings.arch !== 'mamba1')
+      check.problems.push(`arch mamba1 with preset ${preset}, got ${String(settings.arch)}`);
+    if (settings.d_model !== null && settings.n_layer !== null)
+      checkShape(settings, check, shapeOf(settings));
   }
   check.done();
   return settings;
@@ -212,7 +207,10 @@ function checked(settings: ClassifySettings): ClassifySettings {
 
 /** The shape of a backbone that is trained from the beginning. */
 export function backboneInput(settings: ClassifySettings, vocabSize: number): ModelConfigInput {
-  const { d_model, n_layer, d_state, d_conv, expand } = settings;
-  const own = Object.entries({ d_state, d_conv, expand }).filter(([, value]) => value !== null);
-  return { d_model: d_model!, n_layer: n_layer!, ...Object.fromEntries(own), vocab_size: vocabSize };
+  return { ...shapeInput(settings, shapeOf(settings)), vocab_size: vocabSize } as ModelConfigInput;
+}
+
+/** What every backbone has that starts from nothing; a recipe names both. */
+function shapeOf({ d_model, n_layer }: ClassifySettings): ModelShape {
+  return { d_model: d_model!, n_layer: n_layer! };
 }

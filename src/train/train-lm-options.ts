@@ -1,29 +1,12 @@
 /** The settings of a language-model run: one flat record. Defaults, shapes by name, and checks. */
 import type { ModelConfigInput } from '../models/config.ts';
-import {
-  CHANGEABLE,
-  RUN_DEFAULTS,
-  type RunSettings,
-  SettingsCheck,
-  withChanges,
-  withDefaults,
-} from './run-settings.ts';
-
-/** Model shapes by name; the vocabulary comes from the tokenizer. The `mamba-` ones are those of the official models. */
-export const PRESETS = {
-  tiny: { d_model: 64, n_layer: 2 },
-  small: { d_model: 128, n_layer: 4 },
-  medium: { d_model: 256, n_layer: 6 },
-  large: { d_model: 512, n_layer: 12 },
-  'mamba-130m': { d_model: 768, n_layer: 24 },
-  'mamba-370m': { d_model: 1024, n_layer: 48 },
-  'mamba-790m': { d_model: 1536, n_layer: 48 },
-} as const;
-export type Preset = keyof typeof PRESETS;
+import { PRESETS, type Preset } from './model-presets.ts';
+import { CHANGEABLE, RUN_DEFAULTS, SettingsCheck, withChanges, withDefaults } from './run-settings.ts';
+import { attends, checkShape, SHAPE_DEFAULTS, type ShapedRun, shapeInput } from './shape-settings.ts';
 
 export const SAMPLINGS = ['random', 'pack', 'stream'] as const;
 
-export type LmSettings = RunSettings & {
+export type LmSettings = ShapedRun & {
   /** Files, folders, globs, or the one word `enwik8`. */
   data: string[];
   /** Held-out text; empty: the last tenth of `data` (enwik8 has its own part). */
@@ -35,12 +18,6 @@ export type LmSettings = RunSettings & {
   /** `bytes`, `bpe:SIZE` (trained on the data), or a folder with tokenizer files. */
   tokenizer: string;
   preset: Preset;
-  /** These replace the preset's; null leaves it. */
-  d_model: number | null;
-  n_layer: number | null;
-  d_state: number | null;
-  d_conv: number | null;
-  expand: number | null;
   /** Tokens per row. */
   length: number;
   /** `random` windows; `pack`: every window once per epoch; `stream`: in reading order with carried state. */
@@ -51,17 +28,13 @@ export type LmSettings = RunSettings & {
 
 const DEFAULTS: LmSettings = {
   ...RUN_DEFAULTS,
+  ...SHAPE_DEFAULTS,
   data: [],
   valid: [],
   test: [],
   textField: 'text',
   tokenizer: 'bytes',
   preset: 'small',
-  d_model: null,
-  n_layer: null,
-  d_state: null,
-  d_conv: null,
-  expand: null,
   length: 256,
   sampling: 'random',
   evalTokens: 1 << 18,
@@ -69,7 +42,8 @@ const DEFAULTS: LmSettings = {
 
 /** The settings of a new run. Throws ConfigError that lists everything missing, contradictory or out of range. */
 export function resolveSettings(given: Partial<LmSettings>): LmSettings {
-  return checked(withDefaults(DEFAULTS, given));
+  const arch = architectureOf(given.preset ?? DEFAULTS.preset) ?? DEFAULTS.arch;
+  return checked(withDefaults({ ...DEFAULTS, arch }, given));
 }
 
 /** The settings of a run that goes on. Throws ConfigError for a change that would make it another run. */
@@ -79,24 +53,34 @@ export function resumeSettings(stored: LmSettings, given: Partial<LmSettings>): 
 
 function checked(settings: LmSettings): LmSettings {
   const check = new SettingsCheck(settings);
-  const { data } = settings;
+  const { data, preset, arch, sampling } = settings;
   if (data.length === 0) check.problems.push('data to name at least one file, got none');
   if (data.length > 1 && data.includes('enwik8'))
     check.problems.push('enwik8 to stand alone in data, got more');
   check.oneOf('preset', Object.keys(PRESETS));
   check.oneOf('sampling', SAMPLINGS);
-  for (const key of ['d_model', 'n_layer', 'd_state', 'd_conv', 'length'] as const) check.integer(key, 1);
+  check.integer('length', 1);
   check.integer('evalTokens', 2);
-  check.within('expand', (x) => x > 0, 'above 0');
+  const official = architectureOf(preset);
+  if (official && arch !== official)
+    check.problems.push(`arch ${official} with preset ${preset}, got ${String(arch)}`);
+  const shape = PRESETS[preset] ?? PRESETS.small; // an unknown name is among the problems
+  checkShape(settings, check, shape);
+  if (sampling === 'stream' && attends(settings, shape))
+    check.problems.push(
+      'sampling random or pack with attention layers, whose state grows with the text, got stream',
+    );
   check.done();
   return settings;
 }
 
+/** Of an official model. */
+function architectureOf(preset: Preset): ModelConfigInput['model_type'] {
+  const shape: Partial<ModelConfigInput> | undefined = PRESETS[preset];
+  return shape?.model_type;
+}
+
 /** The configuration of the model for a vocabulary. */
 export function modelInput(settings: LmSettings, vocabSize: number): ModelConfigInput {
-  const { d_model, n_layer, d_state, d_conv, expand } = settings;
-  const own = Object.entries({ d_model, n_layer, d_state, d_conv, expand }).filter(
-    ([, value]) => value !== null,
-  );
-  return { ...PRESETS[settings.preset], ...Object.fromEntries(own), vocab_size: vocabSize };
+  return { ...shapeInput(settings, PRESETS[settings.preset]), vocab_size: vocabSize } as ModelConfigInput;
 }

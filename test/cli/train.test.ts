@@ -67,7 +67,16 @@ describe('usage errors', () => {
     ['an unknown flag', ['--steps', '3', '--learning-rate', '1'], 'unknown option'],
     ['no steps at all', ['--steps', '0'], 'expected a number in'],
     ['an unknown preset', ['--steps', '3', '--preset', 'huge'], 'Allowed choices are tiny'],
-    ['an unknown architecture', ['--steps', '3', '--arch', 'rwkv'], 'Allowed choices are mamba1'],
+    [
+      'an unknown architecture',
+      ['--steps', '3', '--arch', 'rwkv'],
+      'Allowed choices are mamba1, mamba2, mamba3',
+    ],
+    [
+      'layers that are none',
+      ['--steps', '3', '--attn-layers', '1,x'],
+      'expected layers such as "1,3", got "x"',
+    ],
   ])('%s', async (_, more, message) => {
     const { usage, error } = await cli(fresh('usage', ...more));
     expect(error).toContain(message);

@@ -20,6 +20,7 @@ import {
   openRun,
   type RunFlags,
   resumeLine,
+  SHAPE_FLAGS,
   settingsOf,
 } from '../run-options.ts';
 
@@ -76,7 +77,10 @@ export function register(train: Command): void {
     )
     .option('--lora-rank <n>', `of the adapters (${D.loraRank})`, integer(1))
     .option('--lora-alpha <x>', `their scale is alpha / rank (${D.loraAlpha})`, positive())
-    .option('--lora-targets <name...>', `the matrices they stand beside (${D.loraTargets.join(' ')})`)
+    .option(
+      '--lora-targets <name...>',
+      'the matrices they stand beside (in_proj, out_proj and, of mamba1, x_proj)',
+    )
     .optionsGroup('Run:')
     .addOption(
       new Option('--epochs <n>', `times all texts are read, instead of --steps or --minutes (${D.epochs})`)
@@ -143,8 +147,7 @@ function refuseIdle({ from, tune, resume }: Options, command: Command): void {
     flags.find((flag) =>
       command.options.some((o) => o.long === flag && command.getOptionValue(o.attributeName()) !== undefined),
     );
-  const shape =
-    from && given(['--d-model', '--layers', '--d-state', '--d-conv', '--expand', '--embedding-std']);
+  const shape = from && given([...SHAPE_FLAGS, '--embedding-std']);
   if (shape) command.error(`error: ${shape} cannot be used with --from, which decides the shape.`);
   const lora = tune !== 'lora' && given(['--lora-rank', '--lora-alpha', '--lora-targets']);
   if (lora) command.error(`error: ${lora} needs --tune lora.`);
