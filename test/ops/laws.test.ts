@@ -4,8 +4,7 @@
  */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { type Backend, withDevice } from '../../src/backend/backend.ts';
-import { Rng } from '../../src/base/rng.ts';
+import { withDevice } from '../../src/backend/backend.ts';
 import { causalConv1d, causalConv1dRef } from '../../src/ops/causal-conv.ts';
 import { crossEntropy, tokenLosses, tokenLossesRef } from '../../src/ops/cross-entropy.ts';
 import { splitLinear, splitLinearRef } from '../../src/ops/linear.ts';
@@ -13,62 +12,10 @@ import { layerNorm, normRef, rmsNorm } from '../../src/ops/norm.ts';
 import { selectiveScan, selectiveScanRef } from '../../src/ops/selective-scan.ts';
 import { concat, matmul, slice } from '../../src/tensor/primitives.ts';
 import { scope } from '../../src/tensor/scope.ts';
-import { backward, backwardFrom } from '../../src/tensor/tape.ts';
+import { backward } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
 import { devices } from '../kernels/devices.ts';
-import { relativeError } from '../support/oracle.ts';
-
-/** Two float32 evaluations of one formula whose longest chain of roundings is a few hundred: a few hundred times 2^-24. */
-const TWIN = 400 * 2 ** -24;
-
-type Leaves = Record<string, Tensor>;
-type Op = (x: Leaves) => Tensor[];
-
-/** Outputs and gradients (cotangents from a fixed stream) of `op` at `leaves`, on the host. */
-async function evaluate(device: Backend, shapes: Record<string, readonly number[]>, op: Op, seed: number) {
-  const rng = new Rng(seed);
-  const leaves = Object.fromEntries(
-    Object.entries(shapes).map(([name, shape]) => {
-      const sign = name === 'A' ? [-3, -0.05] : [-1, 1];
-      return [name, Tensor.uniform(shape, sign[0]!, sign[1]!, rng, { device, requiresGrad: true })];
-    }),
-  );
-  const outputs = withDevice(device, () =>
-    scope(() => {
-      const ys = op(leaves);
-      backwardFrom(
-        ys,
-        ys.map((y) => Tensor.uniform(y.shape, -1, 1, rng, { device })),
-      );
-      return ys;
-    }),
-  );
-  const values: Record<string, Float32Array> = {};
-  for (const [i, y] of outputs.entries()) values[`output ${i}`] = await y.floats();
-  for (const [name, leaf] of Object.entries(leaves)) {
-    values[`d${name}`] = leaf.grad ? await leaf.grad.floats() : new Float32Array(leaf.size);
-    leaf.dispose();
-  }
-  for (const y of outputs) y.dispose();
-  return values;
-}
-
-async function expectTwins(
-  device: Backend,
-  shapes: Record<string, readonly number[]>,
-  fast: Op,
-  slow: Op,
-  seed = 1,
-) {
-  const a = await evaluate(device, shapes, fast, seed);
-  const b = await evaluate(device, shapes, slow, seed);
-  for (const [name, value] of Object.entries(b)) {
-    expect(relativeError(a[name]!, value), `${name} of ${JSON.stringify(shapes)}`).toBeLessThan(TWIN);
-  }
-}
-
-const int = (values: number[], shape: number[], device: Backend) =>
-  Tensor.from(Int32Array.from(values), shape, { device });
+import { expectTwins, int, type Leaves, type Op } from '../support/twins.ts';
 
 describe.each(devices)('twins on $label', ({ backend: device }) => {
   const scanShapes = (b: number, l: number, e: number, n: number, g: number) => ({
