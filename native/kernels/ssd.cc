@@ -46,6 +46,17 @@ struct SsdWalk {
   }
 };
 
+// Consecutive pieces of memory, in whole cache lines.
+struct SsdSpace {
+  float* free;
+
+  MAMBA_INLINE float* operator()(int64_t size) {
+    float* at = free;
+    free += ssd_padded(size);
+    return at;
+  }
+};
+
 // What the tokens of a piece weigh, each number repeated for every rank.
 struct SsdWeights {
   float *hi, *lo;      // a = hi + lo: differences of a are good to the last bit, however large the sums
@@ -54,8 +65,7 @@ struct SsdWeights {
   float *out, *into;   // exp(a[end] - a[t]), and that times scale: of token t, in the state after
   float end;           // exp(a[end])
 
-  template <class F>
-  MAMBA_INLINE void take(const F& space, int64_t width) {
+  MAMBA_INLINE SsdWeights(SsdSpace& space, int64_t width) {
     hi = space(width), lo = space(width), scale = space(width), own = space(width);
     in = space(width), out = space(width), into = space(width);
   }
@@ -104,30 +114,34 @@ static const int32_t* ssd_visible(int32_t* visible, int64_t rows, int64_t ranks)
   return visible;
 }
 
-// C B^T of all pieces, row by row of `width`; only what the triangle shows is written.
-static void ssd_groups(const Ctx& ctx, const SsdShapes& s, const SsdWalk& cut, const float* B, const float* C,
-                       const int32_t* ids, const int32_t* lengths, float* products) {
-  if (s.l < 2) return;
+// body(row, group, start, end, scratch) for every piece of every group.
+template <class F>
+static void ssd_pieces(const Ctx& ctx, const SsdShapes& s, const SsdWalk& cut, const int32_t* ids, const int32_t* lengths,
+                       const F& body) {
   const int64_t cells = cut.cells(s.l), row_cells = cut.chunks(s.l) * cells;
   ctx.parallel(s.b * s.g * row_cells, [=](int64_t task, char* scratch) {
     const int64_t cell = task % row_cells, group = task / row_cells % s.g, row = task / row_cells / s.g;
     const SsdWalk walk(cut, row, s.l, ids, lengths);
-    int32_t* visible = (int32_t*)scratch;
-    SsdProduct product;
-    product.visible = ssd_visible(visible, s.width, s.r), product.ranks = s.r, product.lower = true;
-    const int64_t begin = cell / cells * walk.q + cell % cells * walk.size;
-    for (int64_t start = begin, end; start < walk.length; start = end) {
+    const int64_t chunk = cell / cells * walk.q, begin = chunk + cell % cells * walk.size;
+    const int64_t stop = begin + walk.size < chunk + walk.q ? begin + walk.size : chunk + walk.q;
+    for (int64_t start = begin, end; start < stop && start < walk.length; start = end) {
       end = walk.end(start);
-      const int64_t rows = (end - start) * s.r, at = s.at_group(row, start, group);
-      if (end - start > 1) {
-        product.a1 = {C + at, s.g * s.n};
-        product.b1 = ssd_turned({B + at, s.g * s.n}, rows, s.n, (float*)scratch + s.width);
-        product.k1 = s.n;
-        product.c = products + s.at_products(row, start, group), product.c_step = s.width;
-        ssd_multiply(product, rows, rows);
-      }
-      if (end % walk.q == 0 || walk.cell(end) != walk.cell(begin)) break;
+      body(row, group, start, end, scratch);
     }
+  });
+}
+
+// C B^T of all pieces, row by row of `width`; only what the triangle shows is written.
+static void ssd_groups(const Ctx& ctx, const SsdShapes& s, const SsdWalk& cut, const float* B, const float* C,
+                       const int32_t* ids, const int32_t* lengths, float* products) {
+  ssd_pieces(ctx, s, cut, ids, lengths, [=](int64_t row, int64_t group, int64_t start, int64_t end, char* scratch) {
+    const int64_t rows = (end - start) * s.r, at = s.at_group(row, start, group);
+    SsdProduct product;
+    product.visible = ssd_visible((int32_t*)scratch, s.width, s.r), product.ranks = s.r, product.lower = true;
+    product.a1 = {C + at, s.g * s.n}, product.k1 = s.n;
+    product.b1 = ssd_turned({B + at, s.g * s.n}, rows, s.n, (float*)scratch + s.width);
+    product.c = products + s.at_products(row, start, group), product.c_step = s.width;
+    ssd_multiply(product, rows, rows);
   });
 }
 
@@ -209,7 +223,7 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
   const SsdWalk cut(s.r, args.n(21));
   const int64_t d_width = args.n(22), chunks = cut.chunks(s.l);
   s.width = ssd_padded(cut.size * s.r);
-  ssd_groups(ctx, s, cut, B, C, ids, lengths, partial);
+  if (s.l > 1) ssd_groups(ctx, s, cut, B, C, ids, lengths, partial);
 
   // Channels do not depend on each other: as many tasks as that takes, and a state that fits the scratch.
   const int64_t columns = s.n <= 4096 ? 64 : 16, strips = (s.p + columns - 1) / columns;
@@ -218,15 +232,9 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
     const int64_t p = s.p - p0 < columns ? s.p - p0 : columns, pw = ssd_padded(p), n = s.n, r = s.r;
     const int64_t group = s.group(head), group_step = s.g * n, head_step = s.h * s.p;
     const SsdWalk walk(cut, row, s.l, ids, lengths);
-    float* space = (float*)scratch;
-    const auto take = [&](int64_t size) {
-      float* at = space;
-      space += ssd_padded(size);
-      return at;
-    };
+    SsdSpace take = {(float*)scratch};
     const int32_t* visible = ssd_visible((int32_t*)take(s.width), s.width, r);
-    SsdWeights w;
-    w.take(take, s.width);
+    SsdWeights w(take, s.width);
     float *M = take(s.width * s.width), *in = take(s.width * pw), *fed = take(s.width * pw), *S = take(n * pw), *turned = take(p * n);
     float *skip = take(pw), *fade = take(pw);
     for (int64_t i = 0; i < p; i++) skip[i] = D ? D[d_width == 1 ? head : head * s.p + p0 + i] : 0.0f;
@@ -289,4 +297,6 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
   });
 }
 
-static const Entry ssd_entries[] = {{"ssd", 23, ssd_forward}};
+#include "ssd-grad.cc"
+
+static const Entry ssd_entries[] = {{"ssd", 23, ssd_forward}, {"ssdGrad", 30, ssd_backward}};

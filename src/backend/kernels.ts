@@ -589,18 +589,16 @@ export function ssdPieceTokens(r: number, q: number): number {
   return Math.ceil(q / Math.ceil(q / most));
 }
 
-/** Rows of the largest piece, rounded up to whole vectors of any instruction set: the width of C B^T in `partial`. */
-function ssdPieceWidth(r: number, q: number): number {
-  return Math.ceil((ssdPieceTokens(r, q) * r) / 16) * 16;
-}
+/** Rounded up to whole vectors of any instruction set. */
+const padded = (n: number) => Math.ceil(n / 16) * 16;
 
 /** Elements of `partial` in ssd: for every row of every group its products C B^T with the rows of its piece. */
 export function ssdPartialSize(b: number, l: number, r: number, g: number, q: number): number {
-  return b * g * l * r * ssdPieceWidth(r, q);
+  return b * g * l * r * padded(ssdPieceTokens(r, q) * r);
 }
 
-/** Elements of `partial` in ssdGrad: C B^T; its gradient, dB and dC per part of the heads; per head the gradient of the state
- *  and dD; per part the states inside one chunk. */
+/** Elements of `partial` in ssdGrad: C B^T; per part of the heads its gradient, dB and dC, the states inside one chunk and a
+ *  transposed one; per head the gradient of the state and dD. */
 export function ssdGradPartialSize(
   b: number,
   l: number,
@@ -611,10 +609,11 @@ export function ssdGradPartialSize(
   n: number,
   q: number,
 ): number {
-  const width = ssdPieceWidth(r, q);
-  const parts = Math.min(h / g, SSD_PARTS);
+  const width = padded(ssdPieceTokens(r, q) * r);
   const pieces = Math.ceil(Math.min(q, l) / ssdPieceTokens(r, q));
-  return b * g * (l * r * (width + parts * (width + 2 * n)) + parts * pieces * p * n) + b * h * p * (n + 1);
+  const perPart = l * r * (width + 2 * padded(n)) + pieces * p * padded(n) + n * padded(p);
+  const perHead = p * padded(n) + padded(p);
+  return b * g * (l * r * width + Math.min(h / g, SSD_PARTS) * perPart) + b * h * perHead;
 }
 
 /** Elements of `partial` in angleScanGrad: for each block of ANGLE_HEADS heads, its share of dangle. */
