@@ -1,6 +1,7 @@
 /**
  * AdamW over named parameters, with the decay groups of the official recipe: matrices and convolution filters decay,
- * biases, norms, D, dt_proj.bias and A_log do not. The gradient norm is clipped on the device, nothing is read back.
+ * biases, norms, D, dt_proj.bias, dt_bias and A_log do not. (B_bias and C_bias of Mamba-3, a matrix per head, do, as in the
+ * official code.) The gradient norm is clipped on the device, nothing is read back.
  */
 import { ConfigError, StateError } from '../base/errors.ts';
 import { sameShape, showShape } from '../base/shape.ts';
