@@ -8,7 +8,8 @@ import { withDevice } from '../../src/backend/backend.ts';
 import { memorySource } from '../../src/base/source.ts';
 import { openSafetensors } from '../../src/io/safetensors.ts';
 import { causalConv1d } from '../../src/ops/causal-conv.ts';
-import { gatedRmsNorm, layerNorm, rmsNorm } from '../../src/ops/norm.ts';
+import { gatedRmsNorm } from '../../src/ops/gated-norm.ts';
+import { layerNorm, rmsNorm } from '../../src/ops/norm.ts';
 import { selectiveScan, selectiveStateUpdate } from '../../src/ops/selective-scan.ts';
 import { ssd } from '../../src/ops/ssd.ts';
 import { ssdCore } from '../../src/ops/ssd-core.ts';
@@ -18,6 +19,7 @@ import { backwardFrom } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
 import { devices } from '../kernels/devices.ts';
 import { maxAbsDiff, relativeError, type Stored } from '../support/oracle.ts';
+import { mimo, siso } from './mamba3-runs.ts';
 
 type Attributes = Record<string, string | number | [number, number] | null>;
 type Inputs = (name: string) => Tensor;
@@ -146,6 +148,8 @@ const families: Record<string, Run> = {
     );
     return { y: reshape(y, input('x').shape), state: reshape(state, input('state').shape) };
   },
+  mamba3_siso: siso,
+  mamba3_mimo: mimo,
 };
 
 /** Heads and their channels become one axis. */
