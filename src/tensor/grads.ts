@@ -2,6 +2,7 @@
  * Every gradient rule of the primitives, in one table. `d` is the gradient of the output; a rule returns the gradients of the
  * inputs in order. Fused operations keep their rules in their own files (ops/).
  */
+import type { Backend } from '../backend/backend.ts';
 import type { UnaryOp } from '../backend/kernels.ts';
 import { type Shape, sizeOf, stridesOf } from '../base/shape.ts';
 import * as raw from './raw.ts';
@@ -72,6 +73,12 @@ export const GRADS = {
     raw.scatterStrided(d, dx, strides, start * strides[axis]!, false);
     return [dx];
   },
+  split: (ds: readonly (Tensor | null)[], shapes: readonly Shape[], axis: number, device: Backend) => [
+    raw.concat(
+      ds.map((d, i) => d ?? raw.full(shapes[i]!, 0, device)),
+      axis,
+    ),
+  ],
   concat: (d: Tensor, extents: readonly number[], axis: number) => {
     let at = 0;
     return extents.map((extent) => {

@@ -189,6 +189,23 @@ export function slice(x: Tensor, axis: number, start: number, end = x.shape.at(a
   return y;
 }
 
+/** Consecutive parts of the given extents along an axis, each contiguous: slices with one gradient. */
+export function split(x: Tensor, axis: number, extents: readonly number[]): Tensor[] {
+  const at = axisOf('split', axis, x.shape.length);
+  if (extents.reduce((a, b) => a + b, 0) !== x.shape[at])
+    throw new ShapeError(
+      `split: expected extents that add up to ${x.shape[at]}, got [${extents.join(', ')}].`,
+    );
+  let end = 0;
+  const parts = extents.map((extent) => {
+    end += extent;
+    return raw.slice(x, at, end - extent, end);
+  });
+  const shapes = parts.map(({ shape }) => shape);
+  record('split', [x.dtype === 'f32' ? x : null], parts, {}, (ds) => GRADS.split(ds, shapes, at, x.device));
+  return parts;
+}
+
 /** Joins tensors along an axis; other extents must agree. */
 export function concat(parts: readonly Tensor[], axis: number): Tensor {
   const first = parts[0];
