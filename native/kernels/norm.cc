@@ -66,6 +66,20 @@ static void norm_forward(const Args& args, const Ctx& ctx) {
   });
 }
 
+// out (d) = the NORM_BLOCKS partial sums, `stride` elements apart, in order.
+static void norm_add_blocks(const Ctx& ctx, const float* partial, int64_t stride, float* out, int64_t d) {
+  constexpr int64_t STRIP = 256;
+  ctx.parallel((d + STRIP - 1) / STRIP, [=](int64_t task, char*) {
+    const int64_t end = (task + 1) * STRIP < d ? (task + 1) * STRIP : d;
+    for (int64_t j = task * STRIP; j < end; j += W) {
+      const int count = end - j < W ? (int)(end - j) : W;
+      vf sum = vzero();
+      for (int64_t i = 0; i < NORM_BLOCKS; i++) sum += vload_some(partial + i * stride + j, count);
+      vstore_some(out + j, sum, count);
+    }
+  });
+}
+
 static void norm_backward(const Args& args, const Ctx& ctx) {
   const float *s = args.f(0), *weight = args.f(1), *mean_in = args.f(2), *rstd_in = args.f(3);
   const float *dy = args.f(4), *dsum = args.f(5);
@@ -102,21 +116,15 @@ static void norm_backward(const Args& args, const Ctx& ctx) {
     }
   });
 
-  if (!dweight && !dbias) return;
-  constexpr int64_t STRIP = 256;
-  ctx.parallel((d + STRIP - 1) / STRIP, [=](int64_t task, char*) {
-    const int64_t end = (task + 1) * STRIP < d ? (task + 1) * STRIP : d;
-    for (int64_t j = task * STRIP; j < end; j += W) {
-      const int count = end - j < W ? (int)(end - j) : W;
-      vf dw = vzero(), db = vzero();
-      for (int64_t i = 0; i < NORM_BLOCKS; i++) {
-        if (dweight) dw += vload_some(partial + i * 2 * d + j, count);
-        if (dbias) db += vload_some(partial + i * 2 * d + d + j, count);
-      }
-      if (dweight) vstore_some(dweight + j, dw, count);
-      if (dbias) vstore_some(dbias + j, db, count);
-    }
-  });
+  if (dweight) norm_add_blocks(ctx, partial, 2 * d, dweight, d);
+  if (dbias) norm_add_blocks(ctx, partial + d, 2 * d, dbias, d);
 }
 
-static const Entry norm_entries[] = {{"norm", 12, norm_forward}, {"normGrad", 13, norm_backward}};
+#include "norm-gated.cc"
+
+static const Entry norm_entries[] = {
+    {"norm", 12, norm_forward},
+    {"normGrad", 13, norm_backward},
+    {"gatedNorm", 9, norm_gated},
+    {"gatedNormGrad", 13, norm_gated_backward},
+};

@@ -245,6 +245,37 @@ export const KERNELS = {
     center: 'int',
   }, // prettier-ignore
 
+  /** The norm that closes a Mamba-2 block: RMS over each group of groupSize channels, times weight (d), with a gate silu(z) on its
+   *  input, y = norm(x silu(z)), or with normBeforeGate 1 on its output, y = norm(x) silu(z). z null = no gate. weight null = no
+   *  norm: y = x silu(z), and groupSize, normBeforeGate and eps say nothing. x, z, y (rows, d); groupSize divides d. */
+  gatedNorm: {
+    x: 'in',
+    z: 'in?',
+    weight: 'in?',
+    y: 'out',
+    rows: 'int',
+    d: 'int',
+    groupSize: 'int',
+    normBeforeGate: 'int',
+    eps: 'num',
+  }, // prettier-ignore
+  /** Gradients of gatedNorm. dz is given exactly when z is. `partial` is scratch of NORM_BLOCKS * d, as in normGrad. */
+  gatedNormGrad: {
+    x: 'in',
+    z: 'in?',
+    weight: 'in?',
+    dy: 'in',
+    dx: 'out',
+    dz: 'out?',
+    dweight: 'out?',
+    partial: 'out',
+    rows: 'int',
+    d: 'int',
+    groupSize: 'int',
+    normBeforeGate: 'int',
+    eps: 'num',
+  }, // prettier-ignore
+
   // The family conv.
   /** Depthwise causal convolution: y[t] = f(bias + sum_j weight[., j] x[t - k + 1 + j]), f = silu or identity.
    *  x (b, l, e), weight (e, k), window (b, e, k) = the last k inputs before x, oldest first (null = zeros).

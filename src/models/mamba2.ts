@@ -10,9 +10,9 @@ import { constantParameter, dtBiasParameter, type Init, parameter } from '../nn/
 import { Conv1d, Linear, Norm } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { causalConv1d } from '../ops/causal-conv.ts';
-import { gatedRmsNorm } from '../ops/norm.ts';
+import { gatedRmsNorm, siluGate } from '../ops/gated-norm.ts';
 import { ssd } from '../ops/ssd.ts';
-import { concat, exp, mul, neg, reshape, silu, slice } from '../tensor/primitives.ts';
+import { concat, exp, neg, reshape, slice } from '../tensor/primitives.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { Mamba2Config } from './config-mamba2.ts';
 import type { LayerState, Mixer, SequenceContext } from './mixer.ts';
@@ -83,12 +83,12 @@ export class Mamba2 extends Module implements Mixer {
     );
     const y = this.#gate(reshape(scan.y, [b, l, d_ssm]), z);
     const [z0, x0] = parts;
-    const all = outside > 0 ? concat([mul(silu(z0!), x0!), y], 2) : y; // (b, l, e)
+    const all = outside > 0 ? concat([siluGate(x0!, z0!), y], 2) : y; // (b, l, e)
     return { y: this.out_proj.forward(all), state: { conv: conv.window, ssm: scan.state } };
   }
 
   #gate(y: Tensor, z: Tensor): Tensor {
-    if (!this.norm) return mul(y, silu(z));
+    if (!this.norm) return siluGate(y, z);
     const { d_ssm, norm_groups, norm_before_gate, norm_eps: eps } = this.#config;
     return gatedRmsNorm(y, this.norm.weight, {
       z,

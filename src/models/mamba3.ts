@@ -11,7 +11,8 @@
 import { constantParameter, dtBiasParameter, type Init } from '../nn/init.ts';
 import { Linear, Norm } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
-import { gatedRmsNorm, rmsNorm } from '../ops/norm.ts';
+import { gatedRmsNorm, siluGate } from '../ops/gated-norm.ts';
+import { rmsNorm } from '../ops/norm.ts';
 import { angleScan, rotate } from '../ops/rotation.ts';
 import { lastToken, trapezoid } from '../ops/trapezoid.ts';
 import {
@@ -24,7 +25,6 @@ import {
   permute,
   reshape,
   sigmoid,
-  silu,
   softplus,
   sum,
   unary,
@@ -147,7 +147,7 @@ export class Mamba3 extends Module implements Mixer {
 
   /** y, z (b, l, r, h, p). */
   #gate(y: Tensor, z: Tensor): Tensor {
-    if (!this.norm) return mul(y, silu(z));
+    if (!this.norm) return siluGate(y, z);
     const { d_inner: e, headdim: groupSize } = this.#config;
     const flat = (x: Tensor) => reshape(x, [...x.shape.slice(0, 3), e]);
     const options = { z: flat(z), groupSize, normBeforeGate: true, eps: EPS };

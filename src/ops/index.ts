@@ -1,4 +1,5 @@
 /** `mamba-ts/ops`: the fused operations. Each has a twin composed from primitives, named `...Ref`, that it is tested against. */
+export { type AttentionOptions, attention, attentionRef } from './attention.ts';
 export {
   type CausalConvOptions,
   type CausalConvResult,
@@ -6,10 +7,16 @@ export {
   causalConv1dRef,
 } from './causal-conv.ts';
 export { crossEntropy, IGNORE_INDEX, tokenLosses, tokenLossesRef } from './cross-entropy.ts';
-export { linear, splitLinear, splitLinearRef } from './linear.ts';
 export {
   type GatedNormOptions,
   gatedRmsNorm,
+  gatedRmsNormRef,
+  siluGate,
+  siluGateRef,
+} from './gated-norm.ts';
+export { type AppendedKeys, appendKeys, type DocumentOptions, rotaryAngles } from './key-cache.ts';
+export { linear, splitLinear, splitLinearRef } from './linear.ts';
+export {
   layerNorm,
   type NormOptions,
   type NormResult,

@@ -1,12 +1,12 @@
 /**
- * RMSNorm and LayerNorm over the last axis, optionally of a sum x + residual that is handed on (the pre-norm residual stream),
- * and the gated group RMSNorm of Mamba-2. Source: state-spaces/mamba, ops/triton/layer_norm.py and layernorm_gated.py.
+ * RMSNorm and LayerNorm over the last axis, optionally of a sum x + residual that is handed on (the pre-norm residual stream).
+ * Source: state-spaces/mamba, ops/triton/layer_norm.py. The gated norm of Mamba-2 is gated-norm.ts.
  */
 import { kernelOf } from '../backend/backend.ts';
 import { NORM_BLOCKS } from '../backend/kernels.ts';
-import { ConfigError, ShapeError } from '../base/errors.ts';
+import { ShapeError } from '../base/errors.ts';
 import { expectShape, sizeOf } from '../base/shape.ts';
-import { add, div, mean, mul, reshape, silu, sub, unary } from '../tensor/primitives.ts';
+import { add, div, mean, mul, sub, unary } from '../tensor/primitives.ts';
 import * as raw from '../tensor/raw.ts';
 import { record } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
@@ -26,6 +26,11 @@ export interface NormResult {
 }
 
 let areScalesConstant = false;
+
+/** Internal: whether norms are inside withConstantScales, which kernels do not know. */
+export function scalesAreConstant(): boolean {
+  return areScalesConstant;
+}
 
 /**
  * Runs `fn`; what norms inside divide by counts as a constant in their gradients, in forward passes and in those that backward()
@@ -144,30 +149,4 @@ function norm(
     return [ds, residual ? ds : null, dweight, dbias];
   });
   return { y, residual: s };
-}
-
-export interface GatedNormOptions {
-  /** Gate, x's shape; null = none. */
-  z?: Tensor | null;
-  /** Channels per normalised group; all of them when omitted. */
-  groupSize?: number;
-  /** true: norm(x) * silu(z); false (default): norm(x * silu(z)). */
-  normBeforeGate?: boolean;
-  eps?: number;
-}
-
-/** RMSNorm over groups of channels with a silu gate before or after. x (..., d), weight (d). */
-export function gatedRmsNorm(x: Tensor, weight: Tensor, options: GatedNormOptions = {}): Tensor {
-  const { z = null, normBeforeGate = false, eps = 1e-5 } = options;
-  const d = x.shape.at(-1) ?? 0;
-  const groupSize = options.groupSize ?? d;
-  if (!(groupSize > 0 && d % groupSize === 0)) {
-    throw new ConfigError(`gatedRmsNorm: expected groupSize to divide ${d} channels, got ${groupSize}.`);
-  }
-  expectShape('gatedRmsNorm', 'weight (d)', weight.shape, [d]);
-  if (z) expectShape('gatedRmsNorm', 'z like x', z.shape, x.shape);
-  const gated = z && !normBeforeGate ? mul(x, silu(z)) : x;
-  const groups = reshape(gated, [...x.shape.slice(0, -1), d / groupSize, groupSize]);
-  const y = mul(reshape(rmsNorm(groups, null, { eps }).y, x.shape), weight);
-  return z && normBeforeGate ? mul(y, silu(z)) : y;
 }

@@ -8,8 +8,9 @@
  */
 import { ConfigError, ShapeError } from '../base/errors.ts';
 import { expectShape, showShape } from '../base/shape.ts';
-import { add, clamp, mul, reshape, silu, softplus } from '../tensor/primitives.ts';
+import { add, clamp, mul, reshape, softplus } from '../tensor/primitives.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import { siluGate } from './gated-norm.ts';
 import { type SsdCoreOptions, type SsdResult, ssdCore, ssdCoreRef } from './ssd-core.ts';
 
 export interface SsdOptions extends Omit<SsdCoreOptions, 'own'> {
@@ -83,7 +84,7 @@ function compose(
     },
   );
   const out = reshape(y, x.shape);
-  return { y: z ? mul(out, silu(z)) : out, state };
+  return { y: z ? siluGate(out, z) : out, state };
 }
 
 function check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, options: SsdOptions): void {

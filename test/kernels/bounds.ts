@@ -27,6 +27,7 @@ import {
   ZERO,
 } from './ball.ts'; // prettier-ignore
 import { widened } from './cases/narrow.ts';
+import { gatedNormBound, gatedNormGradBound } from './gated-norm-bounds.ts';
 import { type Case, type Floats, magnitude, type Operands, type Result } from './harness.ts';
 import { angleScanBound, angleScanGradBound, rotateBound, rotateGradBound } from './rotation-bounds.ts';
 import { scanBound, scanGradBound } from './scan-bounds.ts';
@@ -213,6 +214,9 @@ const TWINS: Twins = {
     if (o.dbias) estimates.dbias = dbias.map(sum);
     return estimates;
   },
+
+  gatedNorm: gatedNormBound,
+  gatedNormGrad: gatedNormGradBound,
 
   causalConv(o) {
     const y: Estimate = [];

@@ -1,4 +1,5 @@
+import { gatedNorm } from './cases/gated-norm.ts';
 import { norm } from './cases/norm.ts';
 import { checkKernels } from './check.ts';
 
-checkKernels(['norm', 'normGrad'], norm);
+checkKernels(['norm', 'normGrad', 'gatedNorm', 'gatedNormGrad'], [...norm, ...gatedNorm]);

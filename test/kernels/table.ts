@@ -3,6 +3,7 @@ import { attention } from './cases/attention.ts';
 import { conv } from './cases/conv.ts';
 import { copy } from './cases/copy.ts';
 import { elementwise } from './cases/elementwise.ts';
+import { gatedNorm } from './cases/gated-norm.ts';
 import { loss } from './cases/loss.ts';
 import { matmul } from './cases/matmul.ts';
 import { narrow } from './cases/narrow.ts';
@@ -20,6 +21,7 @@ export const TABLE: readonly Case[] = [
   ...matmul,
   ...narrow,
   ...norm,
+  ...gatedNorm,
   ...conv,
   ...scan,
   ...rotation,

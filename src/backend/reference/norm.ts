@@ -8,8 +8,16 @@
  *
  *   ds = dsum + rstd * (g - xhat * bar(g * xhat) - bar(g)),   the last term for LayerNorm only;
  *   dweight = sum over rows of dy * xhat,   dbias = sum over rows of dy.
+ *
+ * The gated norm of Mamba-2 is RMSNorm over each group of channels, with u = silu(z) on one side of it:
+ *
+ *   y = rms(x u) * weight, or y = rms(x) * weight * u,   and without a weight no norm: y = x u.
+ *
+ * Backward, with ds as above of what is normalised: dx = ds u and dz = ds x silu'(z) for the gate in front; dx = ds and
+ * dz = dy xhat weight silu'(z) for the gate behind.
  */
 import type { Kernels } from '../backend.ts';
+import { silu, siluGrad } from './math.ts';
 import { input, optionalInput, optionalOutput, output } from './storage.ts';
 
 export const norm = {
@@ -63,6 +71,52 @@ export const norm = {
     }
     optionalOutput(refs.dweight)?.set(dweight);
     optionalOutput(refs.dbias)?.set(dbias);
+  },
+
+  gatedNorm({ rows, d, groupSize, normBeforeGate, eps, ...refs }) {
+    const [x, z, weight] = [input(refs.x), optionalInput(refs.z), optionalInput(refs.weight)];
+    const y = output(refs.y);
+    const size = weight ? groupSize : d;
+    const s = new Float64Array(size);
+    for (let at = 0; at < rows * d; at += size) {
+      const before = weight === null || !normBeforeGate;
+      for (let j = 0; j < size; j++) s[j] = x[at + j]! * (z && before ? silu(z[at + j]!) : 1);
+      const rstd = weight ? 1 / Math.sqrt(meanOf(s.map((value) => value * value)) + eps) : 1;
+      for (let j = 0; j < size; j++) {
+        const behind = z && !before ? silu(z[at + j]!) : 1;
+        y[at + j] = s[j]! * rstd * (weight ? weight[(at + j) % d]! : 1) * behind;
+      }
+    }
+  },
+
+  gatedNormGrad({ rows, d, groupSize, normBeforeGate, eps, ...refs }) {
+    const [x, dy] = [input(refs.x), input(refs.dy)];
+    const [z, weight] = [optionalInput(refs.z), optionalInput(refs.weight)];
+    const [dx, dz] = [output(refs.dx), optionalOutput(refs.dz)];
+    const dweight = new Float64Array(d);
+    const size = weight ? groupSize : d;
+    const before = weight === null || !normBeforeGate;
+    const xhat = new Float64Array(size);
+    const g = new Float64Array(size);
+    for (let at = 0; at < rows * d; at += size) {
+      for (let j = 0; j < size; j++) xhat[j] = x[at + j]! * (z && before ? silu(z[at + j]!) : 1);
+      const rstd = weight ? 1 / Math.sqrt(meanOf(xhat.map((value) => value * value)) + eps) : 1;
+      for (let j = 0; j < size; j++) {
+        const behind = dy[at + j]! * (z && !before ? silu(z[at + j]!) : 1);
+        xhat[j]! *= rstd;
+        g[j] = behind * (weight ? weight[(at + j) % d]! : 1);
+        dweight[(at + j) % d]! += behind * xhat[j]!;
+      }
+      const along = weight ? meanOf(g.map((value, j) => value * xhat[j]!)) : 0;
+      for (let j = 0; j < size; j++) {
+        const i = at + j;
+        const ds = rstd * (g[j]! - xhat[j]! * along);
+        const slope = z ? siluGrad(z[i]!) : 0;
+        if (dz) dz[i] = slope * (before ? ds * x[i]! : dy[i]! * xhat[j]! * weight[i % d]!);
+        dx[i] = z && before ? ds * silu(z[i]!) : ds;
+      }
+    }
+    optionalOutput(refs.dweight)?.set(dweight);
   },
 } satisfies Partial<Kernels>;
 
