@@ -1,5 +1,6 @@
 /** Reading held-out tokens once from beginning to end, and counting the text they stand for. */
 import type { Tokenizer } from '../base/tokenizer.ts';
+import type { ModelConfig } from '../models/config.ts';
 import { type Batch, emptyBatch, fillRow } from './data-batches.ts';
 import { checkWindow, type TokenData } from './data-tokens.ts';
 
@@ -27,22 +28,34 @@ export async function* evaluationWindows(
   }
 }
 
+/** Tokens that a carried state may hold of a model with attention layers, where it grows with each. */
+export const ATTENTION_CONTEXT = 4096;
+
+/** Tokens after which a carried state starts anew: never, where it has a constant size. */
+export function carriedTokens({ attn_cfg }: Pick<ModelConfig, 'attn_cfg'>): number {
+  return attn_cfg ? ATTENTION_CONTEXT : Number.POSITIVE_INFINITY;
+}
+
 /**
  * The tokens as one stream, batch 1, in pieces of at most `length` (default 1024) with the state carried from piece to
- * piece; `resets` is true for the first piece and where a document begins. Targets as in evaluationWindows.
+ * piece; `resets` is true for the first piece, where a document begins, and where the state would hold more than `carried`
+ * tokens (default: never). Targets as in evaluationWindows.
  */
 export async function* evaluationStream(
   tokens: TokenData,
-  { length = 1024 }: { length?: number } = {},
+  { length = 1024, carried = Number.POSITIVE_INFINITY }: { length?: number; carried?: number } = {},
 ): AsyncGenerator<Batch> {
   checkWindow('evaluationStream', tokens, 1);
   checkWindow('evaluationStream', tokens, Math.min(length, tokens.length - 1));
   const targets = tokens.length - 1;
+  let held = 0;
   for (let start = 0; start < targets; start += length) {
     const out = emptyBatch(tokens, 1, Math.min(length, targets - start));
     await fillRow(out, 0, tokens, start);
     const begins = tokens.severalDocuments && (await tokens.documentStarts(start, start + 1)).length > 0;
-    yield { ...out, resets: [start === 0 || begins] };
+    const resets = start === 0 || begins || held + out.length > carried;
+    held = (resets ? 0 : held) + out.length;
+    yield { ...out, resets: [resets] };
   }
 }
 

@@ -9,7 +9,7 @@ import type { State } from '../models/state.ts';
 import { scope } from '../tensor/scope.ts';
 import { noGrad } from '../tensor/tape.ts';
 import { batchTensors, countTargets } from './batch-tensors.ts';
-import { evaluationStream, evaluationWindows, targetTextBytes } from './data-evaluation.ts';
+import { carriedTokens, evaluationStream, evaluationWindows, targetTextBytes } from './data-evaluation.ts';
 import { checkVocabulary, type TokenData } from './data-tokens.ts';
 
 export interface EvaluateOptions {
@@ -17,7 +17,10 @@ export interface EvaluateOptions {
   window?: number;
   /** Windows at once, default 8. It does not change the result beyond rounding. */
   batch?: number;
-  /** `windows`: each window from a zero state (default); `stream`: one pass that carries the state to the end. */
+  /**
+   * `windows`: each window from a zero state (default); `stream`: one pass that carries the state to the end. With attention layers, whose
+   * state grows, it starts anew before it holds more than ATTENTION_CONTEXT tokens.
+   */
   mode?: 'windows' | 'stream';
   /** For bits per byte. Default: the model's own. */
   tokenizer?: Tokenizer | null;
@@ -58,7 +61,7 @@ export async function evaluate(
   checkVocabulary(tokens, model.config.vocab_size);
   const batches =
     mode === 'stream'
-      ? evaluationStream(tokens, { length: window })
+      ? evaluationStream(tokens, { length: window, carried: carriedTokens(model.config) })
       : evaluationWindows(tokens, { batch, length: window });
   let nats = 0;
   let count = 0;

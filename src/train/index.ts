@@ -10,7 +10,13 @@ export {
   IGNORE_INDEX,
   randomWindows,
 } from './data-batches.ts';
-export { evaluationStream, evaluationWindows, targetTextBytes } from './data-evaluation.ts';
+export {
+  ATTENTION_CONTEXT,
+  carriedTokens,
+  evaluationStream,
+  evaluationWindows,
+  targetTextBytes,
+} from './data-evaluation.ts';
 export { batchesPerEpoch, type LabelledText, labelledBatches } from './data-labelled.ts';
 export { packedWindows } from './data-packed.ts';
 export { type PagedTokensOptions, pagedTokens } from './data-paged.ts';

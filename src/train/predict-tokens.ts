@@ -1,4 +1,7 @@
-/** What a model makes of a text, read once as one stream with the state carried along: the loss, and the likeliest token everywhere. */
+/**
+ * What a model makes of a text, read once as one stream with the state carried along (as `evaluate` in the mode `stream` does): the loss,
+ * and the likeliest token everywhere.
+ */
 import { ConfigError } from '../base/errors.ts';
 import type { LanguageModel } from '../models/language-model.ts';
 import type { State } from '../models/state.ts';
@@ -8,7 +11,7 @@ import { scope } from '../tensor/scope.ts';
 import { noGrad } from '../tensor/tape.ts';
 import { batchTensors, countTargets } from './batch-tensors.ts';
 import { IGNORE_INDEX } from './data-batches.ts';
-import { evaluationStream } from './data-evaluation.ts';
+import { carriedTokens, evaluationStream } from './data-evaluation.ts';
 import { checkVocabulary, type TokenData } from './data-tokens.ts';
 
 export interface PredictTokensOptions {
@@ -37,7 +40,7 @@ export async function predictTokens(
   let [nats, count, read] = [0, 0, 0];
   let state: State | null = null;
   try {
-    for await (const piece of evaluationStream(tokens, { length })) {
+    for await (const piece of evaluationStream(tokens, { length, carried: carriedTokens(model.config) })) {
       signal?.throwIfAborted();
       if (piece.resets?.[0]) {
         state?.dispose();

@@ -1,4 +1,5 @@
 /** A run told in lines: one live line on a terminal, a plain line every few seconds elsewhere. */
+import type { ModelConfig } from '../models/config.ts';
 import type { TrainEvent } from './loop.ts';
 
 /** Where lines go, such as process.stderr. */
@@ -132,4 +133,12 @@ export function formatDuration(seconds: number): string {
   const two = (value: number): string => String(value).padStart(2, '0');
   const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
   return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}
+
+/** `mamba2, attention in layers 1, 3` or `mamba3, MIMO of rank 4`. */
+export function describeArchitecture(config: ModelConfig): string {
+  const { model_type, attn_layer_idx: layers } = config;
+  const mimo = model_type === 'mamba3' && config.is_mimo ? [`MIMO of rank ${config.mimo_rank}`] : [];
+  const where = `attention in layer${layers.length === 1 ? '' : 's'} ${layers.join(', ')}`;
+  return [model_type, ...mimo, ...(layers.length > 0 ? [where] : [])].join(', ');
 }

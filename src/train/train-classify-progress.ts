@@ -1,6 +1,6 @@
 /** A classification run told in lines: reading, what is trained on what, the live line, and a line per evaluation. */
 import type { ProgressStream } from './progress.ts';
-import { formatCount, liveLine, runningPace } from './progress.ts';
+import { describeArchitecture, formatCount, liveLine, runningPace } from './progress.ts';
 import type { TrainClassifyEvent } from './train-classify-events.ts';
 import { bestStep, epochsOf } from './train-classify-summary.ts';
 
@@ -64,7 +64,7 @@ function* beginning(event: Begin): Generator<string> {
     ...(bidirectional ? ['two directions'] : []),
     `${pooling} pooling`,
   ];
-  yield `${backbone.model_type}, ${formatCount(parameterCount)} parameters (${shape.join(', ')}) on ${device}`;
+  yield `${describeArchitecture(backbone)}, ${formatCount(parameterCount)} parameters (${shape.join(', ')}) on ${device}`;
   if (settings.from !== null) yield `starting from ${settings.from}`;
   if (trainedCount < parameterCount) {
     const share = ((100 * trainedCount) / parameterCount).toFixed(2);

@@ -1,6 +1,6 @@
 /** A language-model run told in lines: reading the text, what is trained on what, then the live line. */
 import type { Progress, ProgressStream } from './progress.ts';
-import { formatCount, progressLine } from './progress.ts';
+import { describeArchitecture, formatCount, progressLine } from './progress.ts';
 import type { TrainLmEvent } from './train-lm-events.ts';
 
 const SHARE_INTERVAL_MS = 2000;
@@ -25,7 +25,7 @@ export function trainLmProgress(
       if (event.kind === 'begin') {
         const { config, settings, step } = event;
         stream.write(
-          `${config.model_type}, ${formatCount(event.parameterCount)} parameters ` +
+          `${describeArchitecture(config)}, ${formatCount(event.parameterCount)} parameters ` +
             `(d_model ${config.d_model}, ${config.n_layer} layers) on ${event.device}\n` +
             `${formatCount(event.trainTokens)} tokens to learn from, ${formatCount(event.validTokens)} held out\n` +
             (step > 0 ? `resumed after step ${step}\n` : ''),

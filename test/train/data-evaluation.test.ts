@@ -54,6 +54,18 @@ describe('evaluation', () => {
     expect([...pieces[0]!.sequenceIds!]).toEqual([0, 0, 0, 0, 1]);
   });
 
+  it('starts a stream anew before the carried state holds too much', async () => {
+    const resets = async (carried: number, documentStarts?: number[]) =>
+      (await collect(evaluationStream(counting(26, documentStarts), { length: 5, carried }))).map(
+        (piece) => piece.resets![0],
+      );
+    expect(await resets(10)).toEqual([true, false, true, false, true]);
+    expect(await resets(14)).toEqual([true, false, true, false, true]);
+    expect(await resets(15)).toEqual([true, false, false, true, false]);
+    expect(await resets(10, [0, 15])).toEqual([true, false, true, true, false]);
+    expect(await resets(1)).toEqual([true, true, true, true, true]); // a piece of its own is always read
+  });
+
   it('refuses fewer than two tokens', async () => {
     await expect(collect(evaluationWindows(counting(1)))).rejects.toThrow(ConfigError);
     await expect(collect(evaluationStream(counting(0)))).rejects.toThrow(ConfigError);

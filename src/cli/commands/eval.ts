@@ -1,6 +1,7 @@
 /** `mamba-ts eval`: how well a language model predicts text, or a classifier labels. The model's folder says which it is. */
 import { type Command, Option } from 'commander';
 import { modelKind } from '../../index.node.ts';
+import { ATTENTION_CONTEXT } from '../../train/index.ts';
 import { evaluateLabels } from '../eval-classifier.ts';
 import { evaluateText } from '../eval-lm.ts';
 import {
@@ -53,7 +54,10 @@ export function register(program: Command): void {
     .optionsGroup(groupOf('language model'))
     .option('--text-field <name>', 'field of a JSONL line that holds the text', 'text')
     .option('--window <n>', 'tokens per window; longer ones see more context', integer(1), 1024)
-    .option('--stream', 'carry the state through the whole text instead of starting each window anew')
+    .option(
+      '--stream',
+      `carry the state through the whole text (with attention layers: ${ATTENTION_CONTEXT} tokens of it) instead of starting each window anew`,
+    )
     .optionsGroup(groupOf('classifier'))
     .option('--text <column...>', 'columns that hold the text (text)')
     .option('--label <column>', 'the column that holds the class (label)')

@@ -56,9 +56,8 @@ async function run(
   }
   if (model) {
     out.text(`\n${model.path}\n`);
-    for (const [field, value] of Object.entries(model.config)) out.text(`  ${field.padEnd(26)} ${value}\n`);
-    for (const [field, value] of Object.entries(model.classifier ?? {}))
-      out.text(`  ${field.padEnd(26)} ${Array.isArray(value) ? value.join(', ') : JSON.stringify(value)}\n`);
+    for (const [field, value] of Object.entries({ ...model.config, ...model.classifier }))
+      out.text(`  ${field.padEnd(26)} ${fieldText(value)}\n`);
     out.text(`${model.parameters} parameters, ${model.weightBytes} bytes in float32\n`);
     const { stateBytes, stateBytesPerToken } = model;
     const growth =
@@ -67,6 +66,11 @@ async function run(
     out.text(`tokenizer: ${model.tokenizer.join(', ') || 'none'}\n`);
     for (const note of model.notes) out.text(`note: ${note}\n`);
   }
+}
+
+function fieldText(value: unknown): string {
+  if (Array.isArray(value)) return value.join(', ') || 'none';
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 
 function instructionSets(): string[] {
