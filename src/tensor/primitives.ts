@@ -202,7 +202,8 @@ export function split(x: Tensor, axis: number, extents: readonly number[]): Tens
     return raw.slice(x, at, end - extent, end);
   });
   const shapes = parts.map(({ shape }) => shape);
-  record('split', [x.dtype === 'f32' ? x : null], parts, {}, (ds) => GRADS.split(ds, shapes, at, x.device));
+  const { device } = x; // x itself may be gone by then
+  record('split', [x.dtype === 'f32' ? x : null], parts, {}, (ds) => GRADS.split(ds, shapes, at, device));
   return parts;
 }
 
