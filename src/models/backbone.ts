@@ -10,6 +10,7 @@ import { add } from '../tensor/primitives.ts';
 import { scope } from '../tensor/scope.ts';
 import { recompute } from '../tensor/tape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import { Attention } from './attention.ts';
 import { type ModelConfig, paddedVocabSize } from './config.ts';
 import { atPlaces, type Inputs, lastTokens } from './inputs.ts';
 import { Mamba1 } from './mamba1.ts';
@@ -57,7 +58,9 @@ class Block extends Module {
   }
 }
 
-function mixerOf(init: Init, config: ModelConfig, _layer: number, scale: number): Mixer {
+function mixerOf(init: Init, config: ModelConfig, layer: number, scale: number): Mixer {
+  const { attn_cfg, attn_layer_idx } = config;
+  if (attn_cfg && attn_layer_idx.includes(layer)) return new Attention(init, config.d_model, attn_cfg, scale);
   if (config.model_type === 'mamba1') return new Mamba1(init, config, scale);
   if (config.model_type === 'mamba2') return new Mamba2(init, config, scale);
   return new Mamba3(init, config, scale);
