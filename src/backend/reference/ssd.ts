@@ -39,8 +39,12 @@ export const ssd = {
         for (let i = 0; i < size; i++) S[i] = state ? state[(row * h + head) * size + i]! : 0;
         for (let t = 0; t < l; t++) {
           const token = row * l + t;
-          if (checkpoints && t % q === 0) {
-            checkpoints.set(S, ((row * Math.ceil(l / q) + t / q) * h + head) * size);
+          if (t % q === 0) {
+            // As if the row were cut here, so that one that is cut here gives the same bits.
+            const left = vector(stateOut, row * h + head, size);
+            left.set(S);
+            S.set(left);
+            checkpoints?.set(S, ((row * Math.ceil(l / q) + t / q) * h + head) * size);
           }
           if (t < length) {
             const at = token * h + head;
