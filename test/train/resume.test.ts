@@ -81,22 +81,51 @@ describe.each(kinds)(
       'stream with carried state': () => ({ sampling: 'stream', length: 7 }),
       evaluated: () => ({ evalEvery: 2, evalTokens: 40 }),
     };
-    test.each(Object.entries(cases))('%s', async (name, more) => {
-      const whole = await run(`${label} ${name} whole`, { settings: settings(more()) });
-      expect(whole.result).toMatchObject({ stopped: 'finished', step: 6 });
-      for (const at of [1, 3, 5]) {
-        const first = await run(`${label} ${name} ${at}`, { settings: settings(more()), ...interruptAt(at) });
-        expect(first.result).toMatchObject({ stopped: 'interrupted', step: at });
-        const rest = await run(`${label} ${name} ${at}`, { settings: {}, start: 'resume' });
-        expect(rest.result).toMatchObject({ stopped: 'finished', step: 6, tokens: whole.result.tokens });
-        expect(rest.weights).toEqual(whole.weights);
-        expect(rest.metrics).toBe(whole.metrics);
-        expect(rest.optimizer === whole.optimizer).toBe(true);
-        expect(rest.result.metrics).toEqual(whole.result.metrics);
-      }
-    });
+    test.each(Object.entries(cases))('%s', (name, more) => expectSame(`${label} ${name}`, more(), [1, 3, 5]));
+
+    const architectures: Record<string, () => Partial<LmSettings>> = {
+      'mamba2, stream with carried state': () => ({ arch: 'mamba2', sampling: 'stream', length: 7 }),
+      'mamba3, stream with carried state': () => ({ arch: 'mamba3', sampling: 'stream', length: 7 }),
+      'mamba3 of rank 2 with MLPs, documents': () => ({
+        data: [join(folder, 'docs.jsonl')],
+        arch: 'mamba3',
+        mimo_rank: 2,
+        d_intermediate: 8,
+        sampling: 'stream',
+        length: 7,
+        batch: 3,
+      }),
+      'a hybrid, packed documents': () => ({
+        data: [join(folder, 'docs.jsonl')],
+        arch: 'mamba2',
+        n_layer: 2,
+        attnLayers: [1],
+        attnHeads: 2,
+        sampling: 'pack',
+        checkpointing: true,
+      }),
+    };
+    test.each(Object.entries(architectures))('%s', (name, more) =>
+      expectSame(`${label} ${name}`, more(), [4]),
+    );
   },
 );
+
+/** A run that is interrupted after one of these steps and resumed ends like the one that is not. */
+async function expectSame(name: string, more: Partial<LmSettings>, interrupts: number[]): Promise<void> {
+  const whole = await run(`${name} whole`, { settings: settings(more) });
+  expect(whole.result).toMatchObject({ stopped: 'finished', step: 6 });
+  for (const at of interrupts) {
+    const first = await run(`${name} ${at}`, { settings: settings(more), ...interruptAt(at) });
+    expect(first.result).toMatchObject({ stopped: 'interrupted', step: at });
+    const rest = await run(`${name} ${at}`, { settings: {}, start: 'resume' });
+    expect(rest.result).toMatchObject({ stopped: 'finished', step: 6, tokens: whole.result.tokens });
+    expect(rest.weights).toEqual(whole.weights);
+    expect(rest.metrics).toBe(whole.metrics);
+    expect(rest.optimizer === whole.optimizer).toBe(true);
+    expect(rest.result.metrics).toEqual(whole.result.metrics);
+  }
+}
 
 describe('a resumed run equals the unbroken one, bit for bit', () => {
   beforeAll(() => useDevice(createReference()));
