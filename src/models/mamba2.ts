@@ -12,7 +12,7 @@ import { Module } from '../nn/module.ts';
 import { causalConv1d } from '../ops/causal-conv.ts';
 import { gatedRmsNorm, siluGate } from '../ops/gated-norm.ts';
 import { ssd } from '../ops/ssd.ts';
-import { concat, exp, neg, reshape, slice } from '../tensor/primitives.ts';
+import { concat, exp, neg, reshape, split } from '../tensor/primitives.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { Mamba2Config } from './config-mamba2.ts';
 import type { LayerState, Mixer, SequenceContext } from './mixer.ts';
@@ -64,14 +64,13 @@ export class Mamba2 extends Module implements Mixer {
       window: state?.conv,
       ...context,
     });
-    const part = (start: number, shape: readonly [number, number]) =>
-      reshape(slice(conv.y, 2, start, start + shape[0] * shape[1]), [b, l, ...shape]);
+    const [x, B, C] = split(conv.y, 2, [d_ssm, g * n, g * n]) as [Tensor, Tensor, Tensor];
     const scan = ssd(
-      part(0, [h, p]),
+      reshape(x, [b, l, h, p]),
       dt,
       neg(exp(this.A_log)),
-      part(d_ssm, [g, n]),
-      part(d_ssm + g * n, [g, n]),
+      reshape(B, [b, l, g, n]),
+      reshape(C, [b, l, g, n]),
       {
         D: this.#config.D_has_hdim ? reshape(this.D, [h, p]) : this.D,
         dtBias: this.dt_bias,
