@@ -5,7 +5,14 @@
  */
 import { describe, expect, it } from 'vitest';
 import type { KernelName } from '../../src/backend/backend.ts';
-import { NORM_BLOCKS, SCAN_CHUNK, scanPartialSize, UNARY } from '../../src/backend/kernels.ts';
+import {
+  NORM_BLOCKS,
+  SCAN_CHUNK,
+  scanPartialSize,
+  ssdGradPartialSize,
+  ssdPartialSize,
+  UNARY,
+} from '../../src/backend/kernels.ts';
 import { boundsOf } from './bounds.ts';
 import { Values } from './cases/values.ts';
 import { type Case, type Operands, out, type Result, truth } from './harness.ts';
@@ -149,6 +156,44 @@ describe('normGrad', () => {
   }
 });
 
+describe('gatedNormGrad', () => {
+  const KINDS = { 'gate in front': 0, 'gate behind': 1, 'no gate': 0, 'no norm': 0 };
+  for (const [kind, normBeforeGate] of Object.entries(KINDS)) {
+    it(kind, async () => {
+      const values = new Values(`gated norm ${kind}`);
+      const [rows, d] = [5, 6];
+      const z = kind === 'no gate' ? null : wide(values.normal(rows * d));
+      const weight = kind === 'no norm' ? null : wide(values.normal(d));
+      const common = {
+        x: wide(values.normal(rows * d)),
+        z,
+        weight,
+        ...{ rows, d, groupSize: 3, normBeforeGate, eps: 1e-3 },
+      };
+      const dy = wide(values.normal(rows * d));
+      const { dx, dz, dweight } = await truth({
+        kernel: 'gatedNormGrad',
+        name: 'backward',
+        operands: {
+          ...common,
+          dy,
+          dx: out(rows * d),
+          dz: z && out(rows * d),
+          dweight: weight && out(d),
+          partial: out(NORM_BLOCKS * d),
+        },
+      });
+      const forward = { ...common, y: out(rows * d) };
+      await check(
+        'gatedNorm',
+        forward,
+        { y: dy },
+        { x: dx, ...(z && { z: dz }), ...(weight && { weight: dweight }) },
+      );
+    });
+  }
+});
+
 describe('causalConvGrad', () => {
   for (const k of [1, 2, 4]) {
     for (const silu of [0, 1]) {
@@ -256,6 +301,67 @@ describe('selectiveScanGrad', () => {
         await check('selectiveScan', forward, cotangents, gradients);
       });
     }
+  }
+});
+
+describe('ssdGrad', () => {
+  for (const full of [false, true]) {
+    it(full ? 'ranks, own, D per channel, state, documents, ragged rows' : 'without options', async () => {
+      const values = new Values(`ssd ${full}`);
+      // Three chunks, the last one of one token.
+      const [b, l, r, h, p, g, n, q] = [2, 7, full ? 2 : 1, 2, 2, full ? 1 : 2, 3, 3];
+      const steps = b * l * h;
+      const dWidth = full ? p : 1;
+      const optional = (count: number) => (full ? wide(values.normal(count)) : null);
+      const common = {
+        x: wide(values.normal(b * l * r * h * p)),
+        decay: wide(values.uniform(steps, -2, -0.1)),
+        scale: wide(values.normal(steps)),
+        own: optional(steps),
+        B: wide(values.normal(b * l * r * g * n)),
+        C: wide(values.normal(b * l * r * g * n)),
+        D: optional(h * dWidth),
+        sequenceIds: full ? Int32Array.of(1, 1, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4) : null,
+        lengths: full ? Int32Array.of(l, 5) : null,
+        ...{ b, l, r, h, p, g, n, q, dWidth },
+      };
+      const forward: Operands<'ssd'> = {
+        ...common,
+        state: optional(b * h * p * n),
+        y: out(common.x.length),
+        stateOut: out(b * h * p * n),
+        checkpoints: out(b * Math.ceil(l / q) * h * p * n),
+        partial: out(ssdPartialSize(b, l, r, g, q)),
+      };
+      const { checkpoints } = await truth({ kernel: 'ssd', name: 'forward', operands: forward });
+      const cotangents = {
+        y: wide(values.normal(common.x.length)),
+        stateOut: wide(values.normal(b * h * p * n)),
+      };
+      const has = (count: number) => (full ? out(count) : null);
+      const gradient = await truth({
+        kernel: 'ssdGrad',
+        name: 'backward',
+        operands: {
+          ...common,
+          checkpoints: checkpoints as Float64Array,
+          dy: cotangents.y,
+          dstateOut: cotangents.stateOut,
+          dx: out(common.x.length),
+          ddecay: out(steps),
+          dscale: out(steps),
+          down: has(steps),
+          dB: out(common.B.length),
+          dC: out(common.C.length),
+          dD: has(h * dWidth),
+          dstate: has(b * h * p * n),
+          partial: out(ssdGradPartialSize(b, l, r, h, p, g, n, q)),
+        },
+      });
+      const names = ['x', 'decay', 'scale', 'B', 'C', ...(full ? ['own', 'D', 'state'] : [])];
+      const gradients = Object.fromEntries(names.map((name) => [name, gradient[`d${name}`]]));
+      await check('ssd', forward, cotangents, gradients);
+    });
   }
 });
 

@@ -5,7 +5,13 @@
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'vitest';
 import type { KernelName } from '../../src/backend/backend.ts';
-import { NORM_BLOCKS, SCAN_CHUNK, scanPartialSize } from '../../src/backend/kernels.ts';
+import {
+  NORM_BLOCKS,
+  SCAN_CHUNK,
+  scanPartialSize,
+  ssdGradPartialSize,
+  ssdPartialSize,
+} from '../../src/backend/kernels.ts';
 import { memorySource } from '../../src/base/source.ts';
 import { openSafetensors } from '../../src/io/safetensors.ts';
 import { boundsOf } from './bounds.ts';
@@ -39,7 +45,6 @@ async function each(
   >;
   describe(family, () => {
     for (const [name, attributes] of Object.entries(cases)) {
-      if (String(attributes.kind ?? '').includes('gated')) continue; // an op of several kernels: test/ops
       it(name, () => check((tensor) => tensors.get(`${name}/${tensor}`) ?? null, attributes));
     }
   });
@@ -221,10 +226,33 @@ await each('causal_conv1d', async (fixture, { width, silu }) => {
   );
 });
 
-await each('norms', async (fixture, { kind, eps }) => {
+await each('norms', async (fixture, { kind, eps, group_size, norm_before_gate }) => {
   const data = (name: string) => fixture(name)?.data ?? null;
   const d = fixture('in.weight')!.data.length;
   const rows = fixture('in.x')!.data.length / d;
+  if (kind === 'rms_gated') {
+    const common = {
+      x: data('in.x')!,
+      z: data('in.z'),
+      weight: data('in.weight'),
+      ...{ rows, d, groupSize: Number(group_size ?? d), normBeforeGate: Number(norm_before_gate) },
+      eps: Number(eps),
+    };
+    await check('gatedNorm', { ...common, y: out(rows * d) }, { y: data('out.out') });
+    await check(
+      'gatedNormGrad',
+      {
+        ...common,
+        dy: data('cotangent.out')!,
+        dx: out(rows * d),
+        dz: common.z && out(rows * d),
+        dweight: out(d),
+        partial: out(NORM_BLOCKS * d),
+      },
+      { dx: data('grad.x'), dz: data('grad.z'), dweight: data('grad.weight') },
+    );
+    return;
+  }
   const center = String(kind).startsWith('layer') ? 1 : 0;
   const weight = data('in.weight');
   const statistics = await check(
@@ -258,5 +286,65 @@ await each('norms', async (fixture, { kind, eps }) => {
       ...{ rows, d, center },
     },
     { ds: data('grad.x'), dweight: data('grad.weight'), dbias: data('grad.bias') },
+  );
+});
+
+await each('ssd_core', async (fixture, { chunk_size }) => {
+  const data = (name: string) => fixture(name)?.data ?? null;
+  const ids = (name: string) => fixture(name) && Int32Array.from(fixture(name)!.data);
+  const [b, l, r, h, p] = fixture('in.x')!.shape as [number, number, number, number, number];
+  const [g, n] = fixture('in.B')!.shape.slice(3) as [number, number];
+  const q = Number(chunk_size);
+  const common = {
+    x: data('in.x')!,
+    decay: data('in.decay')!,
+    scale: data('in.scale')!,
+    own: data('in.own'),
+    B: data('in.B')!,
+    C: data('in.C')!,
+    D: data('in.D'),
+    sequenceIds: ids('in.sequence_ids'),
+    lengths: ids('in.lengths'),
+    ...{ b, l, r, h, p, g, n, q, dWidth: fixture('in.D')!.shape.length === 2 ? p : 1 },
+  };
+  const { checkpoints } = await check(
+    'ssd',
+    {
+      ...common,
+      state: data('in.init'),
+      y: out(common.x.length),
+      stateOut: out(b * h * p * n),
+      checkpoints: out(b * Math.ceil(l / q) * h * p * n),
+      partial: out(ssdPartialSize(b, l, r, g, q)),
+    },
+    { y: data('out.y'), stateOut: data('out.final_state') },
+  );
+  await check(
+    'ssdGrad',
+    {
+      ...common,
+      checkpoints: checkpoints as Float64Array,
+      dy: data('cotangent.y')!,
+      dstateOut: data('cotangent.final_state'),
+      dx: out(common.x.length),
+      ddecay: out(b * l * h),
+      dscale: out(b * l * h),
+      down: common.own && out(b * l * h),
+      dB: out(common.B.length),
+      dC: out(common.C.length),
+      dD: out(common.D!.length),
+      dstate: out(b * h * p * n),
+      partial: out(ssdGradPartialSize(b, l, r, h, p, g, n, q)),
+    },
+    {
+      dx: data('grad.x'),
+      ddecay: data('grad.decay'),
+      dscale: data('grad.scale'),
+      down: data('grad.own'),
+      dB: data('grad.B'),
+      dC: data('grad.C'),
+      dD: data('grad.D'),
+      dstate: data('grad.init'),
+    },
   );
 });
