@@ -158,13 +158,16 @@ static SsdMatrix ssd_whole(SsdMatrix from, int64_t rows, int64_t columns, float*
   return {space, step};
 }
 
-// The same with a weight for every row (null = 1), always copied.
-static SsdMatrix ssd_weighted(SsdMatrix from, const float* weight, int64_t rows, int64_t columns, float* space) {
+// The same with a weight for every row (null = 1), always copied. Fetches what stands `ahead` of it: rows are too far apart for
+// the hardware to guess.
+static SsdMatrix ssd_weighted(SsdMatrix from, const float* weight, int64_t rows, int64_t columns, float* space,
+                              int64_t ahead = 0) {
   const int64_t step = ssd_padded(columns);
   for (int64_t i = 0; i < rows; i++) {
     const vf w = vset1(weight ? weight[i] : 1.0f);
     for (int64_t j = 0; j < columns; j += W) {
       const int count = columns - j < W ? (int)(columns - j) : W;
+      if (ahead != 0) prefetch_read(from.at + ahead + i * from.step + j);
       vstore(space + i * step + j, vload_some(from.at + i * from.step + j, count) * w);
     }
   }

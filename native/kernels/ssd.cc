@@ -277,7 +277,7 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
       SsdProduct product;  // y = exp(a) C S + D x + M x
       product.a1 = {C + at_group, group_step}, product.b1 = {S, pw}, product.k1 = empty ? 0 : n;
       product.weight = w.in;
-      product.a2 = {M, s.width}, product.b2 = ssd_weighted(from, nullptr, rows, p, in), product.k2 = rows;
+      product.a2 = {M, s.width}, product.b2 = ssd_weighted(from, nullptr, rows, p, in, rows * head_step), product.k2 = rows;
       product.shape = SSD_LOWER, product.visible = visible, product.ranks = r;
       if (D) product.init = product.b2, product.start = skip;
       product.c = y + at, product.c_step = head_step;

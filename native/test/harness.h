@@ -69,5 +69,6 @@ void test_narrow();
 void test_layers();
 void test_conv();
 void test_scan();
+void test_ssd();
 void test_rotation();
 void test_attention();

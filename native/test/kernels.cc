@@ -249,6 +249,7 @@ int main(int argc, char** argv) {
     test_layers();
     test_conv();
     test_scan();
+    test_ssd();
     test_rotation();
     test_attention();
     snprintf(current, sizeof current, "table");
