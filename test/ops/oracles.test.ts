@@ -7,6 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { withDevice } from '../../src/backend/backend.ts';
 import { memorySource } from '../../src/base/source.ts';
 import { openSafetensors } from '../../src/io/safetensors.ts';
+import { attention } from '../../src/ops/attention.ts';
 import { causalConv1d } from '../../src/ops/causal-conv.ts';
 import { gatedRmsNorm } from '../../src/ops/gated-norm.ts';
 import { layerNorm, rmsNorm } from '../../src/ops/norm.ts';
@@ -147,6 +148,15 @@ const families: Record<string, Run> = {
       },
     );
     return { y: reshape(y, input('x').shape), state: reshape(state, input('state').shape) };
+  },
+  attention: (input, has, { past, scale }) => {
+    const q = input('q');
+    const y = attention(q, input('k'), input('v'), {
+      past: new Array<number>(q.shape[0]!).fill(Number(past)),
+      sequenceIds: has('sequence_ids') ? input('sequence_ids') : null,
+      softmaxScale: scale === null ? null : Number(scale),
+    });
+    return { y };
   },
   mamba3_siso: siso,
   mamba3_mimo: mimo,
