@@ -10,7 +10,18 @@ import { COMMON, KERNELS, VARIANTS } from './build-native.mjs';
 import { main, ROOT, run, ScriptError, stage } from './lib/run.mjs';
 
 const SOURCES = join(ROOT, 'native');
-const CASES = ['kernels', 'elements', 'moves', 'narrow', 'layers', 'conv', 'scan', 'ssd', 'rotation', 'attention'];
+const CASES = [
+  'kernels',
+  'elements',
+  'moves',
+  'narrow',
+  'layers',
+  'conv',
+  'scan',
+  'ssd',
+  'rotation',
+  'attention',
+];
 /** vec.cc looks at every 9973rd float: 430,000 arguments, all exponents. */
 const STRIDE = '9973';
 const TOOLS = { compiler: ['aarch64-linux-gnu-g++'], emulator: ['qemu-aarch64', 'qemu-aarch64-static'] };
