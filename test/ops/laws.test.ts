@@ -7,6 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { withDevice } from '../../src/backend/backend.ts';
 import { causalConv1d, causalConv1dRef } from '../../src/ops/causal-conv.ts';
 import { crossEntropy, tokenLosses, tokenLossesRef } from '../../src/ops/cross-entropy.ts';
+import { gatedRmsNorm, gatedRmsNormRef, siluGate, siluGateRef } from '../../src/ops/gated-norm.ts';
 import { splitLinear, splitLinearRef } from '../../src/ops/linear.ts';
 import { layerNorm, normRef, rmsNorm } from '../../src/ops/norm.ts';
 import { selectiveScan, selectiveScanRef } from '../../src/ops/selective-scan.ts';
@@ -100,6 +101,27 @@ describe.each(devices)('twins on $label', ({ backend: device }) => {
       ({ x, residual, weight, bias }) => both(layerNorm(x!, weight!, bias!, { residual })),
       ({ x, residual, weight, bias }) => both(normRef(x!, weight!, bias!, { residual }, true)),
     );
+  });
+
+  test('gated norms, and the gate alone', async () => {
+    const shapes = { x: [3, 5, 12], z: [3, 5, 12], weight: [12] };
+    for (const options of [
+      {},
+      { normBeforeGate: true },
+      { groupSize: 4 },
+      { groupSize: 3, normBeforeGate: true },
+    ]) {
+      for (const gated of [true, false]) {
+        const op =
+          (norm: typeof gatedRmsNorm): Op =>
+          ({ x, z, weight }) => [norm(x!, weight!, { ...options, z: gated ? z : null })];
+        await expectTwins(device, shapes, op(gatedRmsNorm), op(gatedRmsNormRef));
+      }
+    }
+    const gate =
+      (fn: typeof siluGate): Op =>
+      ({ x, z }) => [fn(x!, z!)];
+    await expectTwins(device, { x: [3, 5, 12], z: [3, 5, 12] }, gate(siluGate), gate(siluGateRef));
   });
 
   test('linear in parts', async () => {

@@ -2,6 +2,7 @@
 import { expect, it } from 'vitest';
 import { withDevice } from '../../src/backend/backend.ts';
 import { Rng } from '../../src/base/rng.ts';
+import { gatedRmsNorm } from '../../src/ops/gated-norm.ts';
 import { layerNorm, rmsNorm, withConstantScales } from '../../src/ops/norm.ts';
 import { backward } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
@@ -39,6 +40,31 @@ it.each(devices)('hold what they divide by, $label', async ({ backend }) => {
         expect(Math.abs(gradient[r * D + c]! - (value - common))).toBeLessThan(4e-6 * (1 + Math.abs(value)));
       }
     }
+  }
+});
+
+it.each(devices)('hold in the gated norm too, $label', async ({ backend }) => {
+  const rng = new Rng(9);
+  const draw = (n: number) => Float32Array.from({ length: n }, () => rng.normal());
+  const leaf = (data: Float32Array, shape: number[]) =>
+    Tensor.from(data, shape, { device: backend, requiresGrad: true });
+  const [xs, ds] = [draw(ROWS * D), draw(ROWS * D)];
+  const [x, z, weight] = [leaf(xs, [ROWS, D]), leaf(draw(ROWS * D), [ROWS, D]), leaf(draw(D), [D])];
+  const y = withDevice(backend, () => {
+    const out = withConstantScales(() => gatedRmsNorm(x, weight, { z, normBeforeGate: true }));
+    backward(out, Tensor.from(ds, [ROWS, D]));
+    return out.detach();
+  });
+  // Linear in x with the scale held: gradient x input says what each input adds. Both sides share the scale and the gate; each
+  // has three more products, and the difference of two such sums is taken in float64.
+  const [values, gradient] = [await y.floats(), await x.grad!.floats()];
+  for (let r = 0; r < ROWS; r++) {
+    const along = (a: Float32Array, b: Float32Array) =>
+      a.subarray(r * D, (r + 1) * D).reduce((total, v, c) => total + v * b[r * D + c]!, 0);
+    const size = ds
+      .subarray(r * D, (r + 1) * D)
+      .reduce((total, v, c) => total + Math.abs(v * values[r * D + c]!), 0);
+    expect(Math.abs(along(xs, gradient) - along(ds, values))).toBeLessThan(8 * 2 ** -24 * size);
   }
 });
 
