@@ -16,6 +16,7 @@ import { scope } from '../../src/tensor/scope.ts';
 import { backwardFrom } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
 import { devices } from '../kernels/devices.ts';
+import { settle } from '../support/settle.ts';
 
 /** rows in parts, inner size, rows of x */
 const SIZES: [parts: number[], k: number, m: number[]][] = [
@@ -103,6 +104,7 @@ describe.each(devices)('on $label', ({ backend: device }) => {
     const rng = new Rng(8);
     const values = uniform(5 * 32, rng);
     const tensor = Tensor.deferred([5, 32], dtype, device);
+    await settle();
     const live = device.memory.liveBytes;
     for (const at of [64, 0, 128]) {
       tensor.writeAt(at, fromFloats(values.slice(at, Math.min(160, at + 64)), dtype));

@@ -9,12 +9,14 @@ import {
   type Direction,
   mul,
   noGrad,
+  scope,
   Tensor,
 } from '../../src/index.ts';
 import { gradientTimesInput } from '../../src/predict/explain.ts';
 import type { Float64Device } from '../../src/tensor/gradcheck.ts';
 import { encodeText } from '../../src/text/piece-encoder.ts';
 import { devices } from '../kernels/devices.ts';
+import { settle } from '../support/settle.ts';
 import { bert, KINDS, LABELS, makeClassifier, textOf } from './support.ts';
 
 const exact = createReference({ storage: 'f64' }) as Float64Device;
@@ -110,9 +112,12 @@ describe('explain', () => {
     expect(model.parameters().filter(({ grad }) => grad !== null)).toEqual([]);
     expect(await frozen.explain(texts)).toEqual(expected);
     expect(frozen.parameters().some(({ requiresGrad }) => requiresGrad)).toBe(false);
-    const { logits } = model.forward([[1, 2, 3]]);
-    crossEntropy(logits, Tensor.from(Int32Array.from([1]), [1], { device: backend })).backward();
+    scope(() => {
+      const target = Tensor.from(Int32Array.from([1]), [1], { device: backend });
+      crossEntropy(model.forward([[1, 2, 3]]).logits, target).backward();
+    });
     const gradient = await model.score.weight.grad!.floats();
+    await settle();
     const live = backend.memory.liveBytes;
     expect(await noGrad(() => model.explain(texts))).toEqual(expected);
     expect(backend.memory.liveBytes).toBe(live);

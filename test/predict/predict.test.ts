@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { ConfigError, noGrad, type Prediction, predictIds, ShapeError } from '../../src/index.ts';
 import { encodeText } from '../../src/text/piece-encoder.ts';
 import { devices } from '../kernels/devices.ts';
+import { settle } from '../support/settle.ts';
 import { bert, KINDS, LABELS, makeClassifier, textOf } from './support.ts';
 
 /** Around every size at which kernels or readings change their way: 1, 16, 17, 128 and its multiples. */
@@ -81,6 +82,7 @@ describe('predict', () => {
     const model = makeClassifier(backend);
     const seen: number[] = [];
     const texts = [textOf(20, 1), textOf(30_000, 2), textOf(10, 3)];
+    await settle();
     const live = backend.memory.liveBytes;
     await model.predict(texts, { batchSize: 1, onProgress: (done, total) => seen.push(done, total) });
     expect(seen).toEqual([1, 3, 2, 3, 3, 3]);

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { StateError } from '../../src/index.ts';
 import { devices } from '../kernels/devices.ts';
+import { settle } from '../support/settle.ts';
 import { bert, KINDS, makeClassifier, textOf } from './support.ts';
 
 const { backend } = devices.at(-1)!;
@@ -104,6 +105,7 @@ describe('TextReader', () => {
 
   it('frees everything, also under calls that are under way', async () => {
     const model = makeClassifier(backend);
+    await settle();
     const live = backend.memory.liveBytes;
     const idle = model.open();
     await idle.push(textOf(6000, 1));
@@ -128,6 +130,7 @@ describe('TextReader', () => {
     const reader = model.open();
     const peaks: number[] = [];
     const kept: number[] = [];
+    await settle();
     for (let i = 0; i < 20; i++) {
       backend.resetPeak();
       const before = backend.memory.liveBytes;
