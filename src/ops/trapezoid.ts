@@ -132,7 +132,7 @@ export function lastToken(
   const rows = Array.from(ends, (end, row) => ({ row, end }));
   const live = rows.filter(({ end }) => end > 0);
   const before = previous ?? raw.full([b, ...rest], 0, x.device);
-  if (live.length === 0) return before.alias();
+  if (live.length === 0) return reshape(before, before.shape);
 
   const pick = (table: Tensor, ids: number[]) =>
     gatherRows(table, Tensor.from(Int32Array.from(ids), [ids.length], { device: x.device }));
