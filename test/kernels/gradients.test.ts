@@ -6,6 +6,7 @@
 import { describe, expect, it } from 'vitest';
 import type { KernelName } from '../../src/backend/backend.ts';
 import {
+  attentionPartialSize,
   NORM_BLOCKS,
   SCAN_CHUNK,
   scanPartialSize,
@@ -361,6 +362,46 @@ describe('ssdGrad', () => {
       const names = ['x', 'decay', 'scale', 'B', 'C', ...(full ? ['own', 'D', 'state'] : [])];
       const gradients = Object.fromEntries(names.map((name) => [name, gradient[`d${name}`]]));
       await check('ssd', forward, cotangents, gradients);
+    });
+  }
+});
+
+describe('attentionGrad', () => {
+  for (const [hq, hk] of [
+    [2, 2],
+    [4, 2],
+  ] as const) {
+    it(`${hq} heads over ${hk}, keys from before, documents, ragged rows`, async () => {
+      const values = new Values(`attention ${hq}`);
+      const [b, l, c, d] = [3, 5, 7, 3];
+      const sizes = { b, l, c, hq, hk, d, softmaxScale: 0.75 };
+      const common = {
+        q: wide(values.normal(b * l * hq * d)),
+        k: wide(values.normal(b * c * hk * d)),
+        v: wide(values.normal(b * c * hk * d)),
+        past: Int32Array.of(2, 0, 1),
+        sequenceIds: Int32Array.of(1, 1, 2, 2, 2, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5),
+        lengths: Int32Array.of(5, 4, 0),
+      };
+      const forward = { ...common, y: out(b * l * hq * d), lse: out(b * l * hq), ...sizes };
+      const { y, lse } = await truth({ kernel: 'attention', name: 'forward', operands: forward });
+      const dy = wide(values.normal(b * l * hq * d));
+      const { dq, dk, dv } = await truth({
+        kernel: 'attentionGrad',
+        name: 'backward',
+        operands: {
+          ...common,
+          y: y as Float64Array,
+          lse: lse as Float64Array,
+          dy,
+          dq: out(b * l * hq * d),
+          dk: out(b * c * hk * d),
+          dv: out(b * c * hk * d),
+          partial: out(attentionPartialSize(b, l, c, hq, hk, d)),
+          ...sizes,
+        },
+      });
+      await check('attention', forward, { y: dy }, { q: dq, k: dk, v: dv });
     });
   }
 });
