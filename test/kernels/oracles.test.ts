@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { describe, it } from 'vitest';
 import type { KernelName } from '../../src/backend/backend.ts';
 import {
+  attentionPartialSize,
   NORM_BLOCKS,
   SCAN_CHUNK,
   scanPartialSize,
@@ -346,5 +347,40 @@ await each('ssd_core', async (fixture, { chunk_size }) => {
       dD: data('grad.D'),
       dstate: data('grad.init'),
     },
+  );
+});
+
+await each('attention', async (fixture, { past, scale }) => {
+  const data = (name: string) => fixture(name)?.data ?? null;
+  const [b, l, hq, d] = fixture('in.q')!.shape as [number, number, number, number];
+  const [, c, hk] = fixture('in.k')!.shape as [number, number, number];
+  const sequenceIds = fixture('in.sequence_ids');
+  const common = {
+    q: data('in.q')!,
+    k: data('in.k')!,
+    v: data('in.v')!,
+    past: new Int32Array(b).fill(Number(past)),
+    sequenceIds: sequenceIds && Int32Array.from(sequenceIds.data),
+    lengths: null,
+    ...{ b, l, c, hq, hk, d, softmaxScale: scale === null ? 1 / Math.sqrt(d) : Number(scale) },
+  };
+  const { y, lse } = await check(
+    'attention',
+    { ...common, y: out(b * l * hq * d), lse: out(b * l * hq) },
+    { y: data('out.y') },
+  );
+  await check(
+    'attentionGrad',
+    {
+      ...common,
+      y: y as Float64Array,
+      lse: lse as Float64Array,
+      dy: data('cotangent.y')!,
+      dq: out(common.q.length),
+      dk: out(common.k.length),
+      dv: out(common.v.length),
+      partial: out(attentionPartialSize(b, l, c, hq, hk, d)),
+    },
+    { dq: data('grad.q'), dk: data('grad.k'), dv: data('grad.v') },
   );
 });
