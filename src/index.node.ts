@@ -28,12 +28,13 @@ export {
   type NamedTensor,
   saveCheckpoint,
 } from './io/checkpoint.node.ts';
+export type { ConfigOverrides } from './io/config-overrides.ts';
 export { FileError, fileSource, makeFolder, readText, writeFileAtomic } from './io/file.ts';
 export { DownloadError } from './io/http.node.ts';
 export type { HubOptions, LoadEvent } from './io/hub.node.ts';
 export { formatBytes } from './io/hub-choice.ts';
 export type { LocateOptions } from './io/locate.node.ts';
-export { openPretrained, openTensorFile, type Pretrained } from './io/pretrained.node.ts';
+export { type OpenOptions, openPretrained, openTensorFile, type Pretrained } from './io/pretrained.node.ts';
 export { loadClassifier, modelKind, saveClassifier } from './load-classifier.node.ts';
 export { type LoadModelOptions, loadModel, saveModel } from './load-model.node.ts';
 export {

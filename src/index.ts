@@ -47,6 +47,8 @@ export {
   type Pooling as ClassifierPooling,
 } from './models/classifier-config.ts';
 export {
+  A_ACTIVATIONS,
+  type AActivation,
   ARCHITECTURES,
   type Architecture,
   type ModelConfig,

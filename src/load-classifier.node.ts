@@ -7,9 +7,14 @@ import { saveCheckpoint } from './io/checkpoint.node.ts';
 import { FileError, isPresent } from './io/file.ts';
 import { DownloadError } from './io/http.node.ts';
 import { basePaths, loadPart, loadWeights, narrowWeights } from './io/load-weights.ts';
-import type { LocateOptions } from './io/locate.node.ts';
 import { CONFIG_FILE } from './io/model-files.ts';
-import { hasTokenizer, openPretrained, type Pretrained, readTokenizer } from './io/pretrained.node.ts';
+import {
+  hasTokenizer,
+  type OpenOptions,
+  openPretrained,
+  type Pretrained,
+  readTokenizer,
+} from './io/pretrained.node.ts';
 import { type LoadModelOptions, readTokenizerOf, storedTensors, withPretrained } from './load-model.node.ts';
 import { Classifier } from './models/classifier.ts';
 import type { ClassifierHead } from './models/classifier-config.ts';
@@ -48,7 +53,7 @@ export async function loadClassifier(idOrPath: string, options: LoadModelOptions
  */
 export async function modelKind(
   idOrPath: string,
-  options: LocateOptions = {},
+  options: OpenOptions = {},
 ): Promise<'language model' | 'classifier'> {
   if (await isAdapter(idOrPath)) return 'classifier';
   const files = await openPretrained(idOrPath, options);

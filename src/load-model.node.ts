@@ -5,15 +5,14 @@ import type { Tokenizer } from './base/tokenizer.ts';
 import { LARGEST, type WeightDType } from './base/weight-types.ts';
 import { type NamedTensor, saveCheckpoint } from './io/checkpoint.node.ts';
 import { loadWeights } from './io/load-weights.ts';
-import type { LocateOptions } from './io/locate.node.ts';
-import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
+import { type OpenOptions, openPretrained, type Pretrained } from './io/pretrained.node.ts';
 import { LanguageModel } from './models/language-model.ts';
 import type { Module } from './nn/module.ts';
 import type { Tensor } from './tensor/tensor.ts';
 import { templateFromFiles } from './text/chat-template.ts';
 import { tokenizerFromFiles } from './text/tokenizer.ts';
 
-export interface LoadModelOptions extends LocateOptions {
+export interface LoadModelOptions extends OpenOptions {
   /** Also becomes the current device. Default: the current one. */
   device?: DeviceName;
   /**

@@ -4,8 +4,7 @@ import { type DeviceName, useDevice } from './backend/backend.ts';
 import { ConfigError } from './base/errors.ts';
 import { sizeOf } from './base/shape.ts';
 import { expectGgufModel, writeGguf } from './convert.node.ts';
-import type { LocateOptions } from './io/locate.node.ts';
-import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
+import { type OpenOptions, openPretrained, type Pretrained } from './io/pretrained.node.ts';
 import { loadModel, readTokenizerOf } from './load-model.node.ts';
 import { openCorpus } from './train/corpus.node.ts';
 import type { TokenData } from './train/data-tokens.ts';
@@ -13,7 +12,7 @@ import { predictTokens, type TokenPredictions } from './train/predict-tokens.ts'
 
 const WEIGHTS = { q8: 'q8_0', q4: 'q4_0', f16: 'f16', bf16: 'bf16' } as const;
 
-export interface QuantizeOptions extends LocateOptions {
+export interface QuantizeOptions extends OpenOptions {
   /** Of the matrices; default q8. With q4 the head has eight bits; rows that 32 does not divide are f16. */
   weights?: keyof typeof WEIGHTS;
   /** Texts (files, folders, globs) on which source and result are compared. */

@@ -1,10 +1,10 @@
 /** How the commands fetch a model: --revision, --tokenizer, a line of progress, and Ctrl-C that ends a download and nothing else. */
-import type { LoadEvent, LocateOptions } from '../index.node.ts';
+import type { LoadEvent, OpenOptions } from '../index.node.ts';
 import { downloadProgress } from './download-progress.ts';
 import type { Output } from './output.ts';
 
 /** What addSourceOption says. */
-export type FetchOptions = Pick<LocateOptions, 'revision' | 'tokenizer'>;
+export type FetchOptions = Pick<OpenOptions, 'revision' | 'tokenizer' | 'config'>;
 
 /** Ends the program with the exit code of a program that Ctrl-C ends. */
 export class InterruptedError extends Error {
@@ -12,7 +12,7 @@ export class InterruptedError extends Error {
 }
 
 /** For loadModel, openPretrained and convertModel. */
-export function fetching({ io }: Output, { revision, tokenizer }: FetchOptions): LocateOptions {
+export function fetching({ io }: Output, { revision, tokenizer, config }: FetchOptions): OpenOptions {
   const show = downloadProgress(io.stderr);
   const download = new AbortController();
   let ended: AbortController | null = null;
@@ -30,5 +30,5 @@ export function fetching({ io }: Output, { revision, tokenizer }: FetchOptions):
     show(event);
     if (event.kind === 'end') ended?.abort();
   };
-  return { revision, tokenizer, onProgress, signal: download.signal };
+  return { revision, tokenizer, config, onProgress, signal: download.signal };
 }

@@ -1,6 +1,11 @@
 /** Options that several commands share, and the reading of their values. A bad value is a usage error (exit code 2). */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { DeviceName, LoadModelOptions } from '../index.node.ts';
+import {
+  A_ACTIVATIONS,
+  type ConfigOverrides,
+  type DeviceName,
+  type LoadModelOptions,
+} from '../index.node.ts';
 import { type FetchOptions, fetching } from './fetching.ts';
 import type { Output } from './output.ts';
 
@@ -29,7 +34,12 @@ export const MODEL =
 export function addFetchOptions(command: Command): Command {
   return command
     .option('--revision <name>', 'branch, tag or commit of a hub model (main)')
-    .option('--tokenizer <path>', "a folder with tokenizer.json, or a hub id (the model's own)");
+    .option('--tokenizer <path>', "a folder with tokenizer.json, or a hub id (the model's own)")
+    .option(
+      '--config <key=value>',
+      `what files do not record: norm_groups=N (Mamba-2; 1 if trained with transformers 4), A_activation=${A_ACTIVATIONS.join('|')} (Mamba-3)`,
+      configValue,
+    );
 }
 
 const WEIGHTS: readonly NonNullable<LoadModelOptions['weights']>[] = ['f32', 'bf16', 'f16', 'q8', 'q4'];
@@ -101,6 +111,15 @@ export function limitOf(value: Limit | undefined): number | null | undefined {
 export function collect(text: string, before: string[] = []): string[] {
   if (text === '') throw new InvalidArgumentError('expected at least one character.');
   return [...before, text];
+}
+
+/** For commander: norm_groups=N or A_activation=NAME, each once. */
+export function configValue(text: string, before: ConfigOverrides = {}): ConfigOverrides {
+  const [, key, value = ''] = /^(\w+)=(.*)$/.exec(text) ?? [];
+  if (key === 'norm_groups') return { ...before, norm_groups: integer(1)(value) };
+  const A_activation = A_ACTIVATIONS.find((name) => name === value);
+  if (key === 'A_activation' && A_activation) return { ...before, A_activation };
+  throw new InvalidArgumentError(`expected norm_groups=N or A_activation=${A_ACTIVATIONS.join('|')}.`);
 }
 
 /** For commander: ID=VALUE, -inf included, that may be given several times. */

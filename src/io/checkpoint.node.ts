@@ -5,10 +5,10 @@
 import { ConfigError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
 import type { ModelConfig } from '../models/config.ts';
+import { type HuggingFaceOptions, toHuggingFaceConfig } from './config-json.ts';
 import { expectedTensors } from './expected-tensors.ts';
 import { expectPath, isPresent, readTextIfPresent } from './file.ts';
 import { type FolderFile, openFolderSet, writeFolderAtomic } from './folder.node.ts';
-import { type HuggingFaceOptions, toHuggingFaceConfig } from './hf-config.ts';
 import { formatJson, type JsonObject, parseJsonObject } from './json.ts';
 import { CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE } from './model-files.ts';
 import { openModel, openTensorFile, type Pretrained } from './pretrained.node.ts';

@@ -9,15 +9,14 @@ import {
   type LoraConfig,
   type Pooling,
 } from '../models/classifier-config.ts';
+import type { ModelConfig } from '../models/config.ts';
+import { linearNames } from './expected-tensors.ts';
 import type { JsonObject } from './json.ts';
 import { Fields } from './json-fields.ts';
 
 const ARCHITECTURE = 'MambaForSequenceClassification';
 const SEQUENCE_CLASSIFIER = /ForSequenceClassification$/;
 const OWN_KEY = 'classifier';
-/** The linear layers of a backbone. */
-const LORA_TARGETS = ['in_proj', 'x_proj', 'out_proj', 'fc1', 'fc2'];
-
 /** The fields of a classifier's config.json, and its block under `mamba_ts`. */
 export function headToJson(head: ClassifierHead): { fields: JsonObject; own: JsonObject } {
   const { labels, pooling, bidirectional, maxTokens, lora } = head;
@@ -100,10 +99,15 @@ function readLora(fields: Fields): LoraConfig {
   fields.unknown(['rank', 'alpha', 'targets']);
   const rank = fields.required('rank', 'number') ?? 0;
   const alpha = fields.required('alpha', 'number') ?? 0;
-  const targets = fields.texts('targets');
-  for (const target of targets) {
-    if (!LORA_TARGETS.includes(target))
-      fields.problems.push(`${fields.prefix}targets must be among ${LORA_TARGETS.join(', ')}, got ${target}`);
-  }
-  return { rank, alpha, targets };
+  return { rank, alpha, targets: fields.texts('targets') };
+}
+
+/** Targets of adapters that the backbone does not have. */
+export function loraProblems(head: ClassifierHead | null, config: ModelConfig): string[] {
+  if (!head?.lora) return [];
+  const known = linearNames(config);
+  const unknown = head.lora.targets.filter((target) => !known.includes(target));
+  return unknown.map(
+    (target) => `mamba_ts.${OWN_KEY}.lora.targets must be among ${known.join(', ')}, got ${target}`,
+  );
 }

@@ -31,20 +31,40 @@ export function expectedTensors(config: ModelConfig, head: ClassifierHead | null
   return tensors;
 }
 
+/** The last names of the linear layers of a backbone, which LoRA may adapt. */
+export function linearNames(config: ModelConfig): string[] {
+  const linears = new Set<string>();
+  const layers = config.attn_cfg ? [[], [0]] : [[]];
+  for (const attn_layer_idx of layers)
+    addBackbone(new TensorList(new Map(), 'backbone', null, linears), {
+      ...config,
+      n_layer: 1,
+      attn_layer_idx,
+    });
+  return [...linears];
+}
+
 /** Tensors below a path; matrices that LoRA adapts have its two beside them. */
 class TensorList {
   readonly #tensors: Map<string, Shape>;
   readonly #path: string;
   readonly #head: ClassifierHead | null;
+  readonly #linears: Set<string>;
 
-  constructor(tensors: Map<string, Shape>, path: string, head: ClassifierHead | null) {
+  constructor(
+    tensors: Map<string, Shape>,
+    path: string,
+    head: ClassifierHead | null,
+    linears = new Set<string>(),
+  ) {
     this.#tensors = tensors;
     this.#path = path;
     this.#head = head;
+    this.#linears = linears;
   }
 
   at(path: string): TensorList {
-    return new TensorList(this.#tensors, `${this.#path}.${path}`, this.#head);
+    return new TensorList(this.#tensors, `${this.#path}.${path}`, this.#head, this.#linears);
   }
 
   add(name: string, shape: Shape, isThere = true): void {
@@ -53,6 +73,7 @@ class TensorList {
 
   linear(name: string, outputs: number, inputs: number, bias = false): void {
     const lora = this.#head?.lora;
+    this.#linears.add(name);
     this.add(`${name}.weight`, [outputs, inputs]);
     this.add(`${name}.bias`, [outputs], bias);
     if (!lora?.targets.includes(name)) return;

@@ -3,7 +3,14 @@
  * torch weights before GGUF, with configuration and tokenizer, and nothing else.
  */
 import { ConfigError, UnsupportedError } from '../base/errors.ts';
-import { CONFIG_FILE, GGUF, TOKENIZER_FILES, WEIGHTS_FILES } from './model-files.ts';
+import {
+  CONFIG_FILE,
+  CONSOLIDATED_FILE,
+  GGUF,
+  PARAMS_FILE,
+  TOKENIZER_FILES,
+  WEIGHTS_FILES,
+} from './model-files.ts';
 
 export interface Choice {
   /** Small files, first to be fetched. */
@@ -40,7 +47,8 @@ export function chooseModel(files: readonly Listed[], repo: string, path: string
   const here = (name: string): boolean => names.has(folder + name);
   const main = isFile ? path : mainOf(inFolder, here, folder, repo);
   const tokenizer = tokenizerFiles(here);
-  const texts = GGUF.test(main) ? tokenizer : [CONFIG_FILE, ...tokenizer].filter(here);
+  const configs = main.endsWith(CONSOLIDATED_FILE) ? [CONFIG_FILE, PARAMS_FILE] : [CONFIG_FILE];
+  const texts = GGUF.test(main) ? tokenizer : [...configs, ...tokenizer].filter(here);
   return { texts: texts.map((name) => folder + name), main };
 }
 

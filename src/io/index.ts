@@ -10,19 +10,19 @@ export {
   readAdapter,
   toPeftName,
 } from './adapter.ts';
-export { expectedTensors } from './expected-tensors.ts';
-export { type GgufFile, openGguf } from './gguf.ts';
-export type { GgufValue } from './gguf-cursor.ts';
-export type { GgufHeader, GgufTensor } from './gguf-header.ts';
-export { type GgufModel, openGgufModel } from './gguf-model.ts';
 export {
   configFromJson,
   type HuggingFaceOptions,
   type ModelDescription,
   modelFromJson,
   toHuggingFaceConfig,
-  toOriginalConfig,
-} from './hf-config.ts';
+} from './config-json.ts';
+export { toOriginalConfig } from './config-original.ts';
+export { expectedTensors } from './expected-tensors.ts';
+export { type GgufFile, openGguf } from './gguf.ts';
+export type { GgufValue } from './gguf-cursor.ts';
+export type { GgufHeader, GgufTensor } from './gguf-header.ts';
+export { type GgufModel, openGgufModel } from './gguf-model.ts';
 export {
   formatJson,
   type Json,

@@ -1,5 +1,5 @@
 /** Fields out of a JSON object, checked for their kind. What is wrong is collected: one error can list it all. */
-import { isObject, type JsonObject, kindOf } from './json.ts';
+import { isObject, type JsonObject, kindOf, untagFloats } from './json.ts';
 
 type Kind = 'number' | 'boolean' | 'string';
 type KindOf<K extends Kind> = K extends 'number' ? number : K extends 'boolean' ? boolean : string;
@@ -31,6 +31,17 @@ export class Fields {
   required<K extends Kind>(key: string, kind: K): KindOf<K> | undefined {
     if (!this.has(key)) this.problems.push(`${this.prefix}${key} is missing`);
     return this.optional(key, kind);
+  }
+
+  /** Of numbers; infinite ones may be tagged. undefined if absent or wrong. */
+  numbers(key: string): number[] | undefined {
+    if (!this.has(key)) return undefined;
+    const value = untagFloats(this.#json[key]!);
+    if (Array.isArray(value) && value.every((item) => typeof item === 'number')) return value;
+    this.problems.push(
+      `${this.prefix}${key} must be an array of numbers, got ${JSON.stringify(this.#json[key])}`,
+    );
+    return undefined;
   }
 
   /** A rank may be the word `auto`. */

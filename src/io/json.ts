@@ -163,6 +163,29 @@ export function kindOf(value: Json | undefined): string {
   return typeof value === 'object' ? 'an object' : `a ${typeof value}`;
 }
 
+const FLOAT_TAG = '__float__';
+
+/** Numbers that JSON cannot hold, as transformers 5 writes them: `{"__float__": "Infinity"}`. */
+export function tagFloats(value: Json): Json {
+  if (typeof value === 'number' && !Number.isFinite(value)) return { [FLOAT_TAG]: String(value) };
+  return mapValues(value, tagFloats);
+}
+
+/** Tagged numbers as numbers. */
+export function untagFloats(value: Json): Json {
+  if (isObject(value) && Object.keys(value).length === 1 && typeof value[FLOAT_TAG] === 'string') {
+    const number = WORDS.get(value[FLOAT_TAG]);
+    if (typeof number === 'number') return number;
+  }
+  return mapValues(value, untagFloats);
+}
+
+function mapValues(value: Json, change: (value: Json) => Json): Json {
+  if (Array.isArray(value)) return value.map(change);
+  if (!isObject(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, member]) => [key, change(member)]));
+}
+
 /**
  * Writes `value` with two spaces of indent and a final newline, so that parseJson gives the same value back,
  * -0, NaN and Infinity included. Members that are undefined are left out; anything that is not plain data

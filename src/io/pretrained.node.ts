@@ -1,6 +1,6 @@
 /**
- * Opens a model on disk: a folder in the Hugging Face or original layout with safetensors or torch weights, a weights file
- * beside its config.json, or a GGUF file. Opening reads headers and texts only; weights are read one tensor at a time.
+ * Opens a model on disk: a folder in the Hugging Face or original layout with safetensors or torch weights, or in that of Codestral
+ * Mamba, a weights file beside its config.json, or a GGUF file. Opening reads headers and texts only; weights are read one tensor at a time.
  */
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -10,15 +10,24 @@ import { toFloats } from '../base/weight-types.ts';
 import type { ClassifierHead } from '../models/classifier-config.ts';
 import type { ModelConfig } from '../models/config.ts';
 import { ADAPTER_CONFIG_FILE } from './adapter.ts';
+import { readCodestral } from './config-codestral.ts';
+import { type ModelDescription, modelFromJson, toHuggingFaceConfig } from './config-json.ts';
+import { type ConfigOverrides, overrideConfig } from './config-overrides.ts';
 import { EMBEDDINGS, expectedTensors, LM_HEAD } from './expected-tensors.ts';
 import { expectPath, FileError, fileSource, isPresent, readJson, readTextIfPresent } from './file.ts';
 import { openFolderSet } from './folder.node.ts';
 import { openGgufModel } from './gguf-model.ts';
-import { modelFromJson, toHuggingFaceConfig } from './hf-config.ts';
 import { inferConfig } from './infer-config.ts';
 import type { JsonObject } from './json.ts';
 import { knownTokenizer, type LocateOptions, locateModel, locateTokenizer } from './locate.node.ts';
-import { CONFIG_FILE, GGUF, TOKENIZER_FILES, WEIGHTS_FILE, WEIGHTS_FILES } from './model-files.ts';
+import {
+  CONFIG_FILE,
+  GGUF,
+  PARAMS_FILE,
+  TOKENIZER_FILES,
+  WEIGHTS_FILE,
+  WEIGHTS_FILES,
+} from './model-files.ts';
 import { checkTensors, normaliseNames } from './pretrained.ts';
 import { openSharded } from './shards.ts';
 import type { TensorFile } from './tensor-file.ts';
@@ -51,11 +60,16 @@ export interface Pretrained {
   close(): Promise<void>;
 }
 
+export interface OpenOptions extends LocateOptions {
+  /** What no file of another program records. */
+  config?: ConfigOverrides;
+}
+
 /**
  * Opens a model folder, a weights file (safetensors or torch.save's), the index of a sharded set, a .gguf file, or a model of a hub:
  * `org/name` or `org/name/path/file.gguf`, downloaded into the cache first.
  */
-export async function openPretrained(idOrPath: string, options: LocateOptions = {}): Promise<Pretrained> {
+export async function openPretrained(idOrPath: string, options: OpenOptions = {}): Promise<Pretrained> {
   try {
     // First: a wrong name should not be noticed after gigabytes.
     const given = options.tokenizer === undefined ? null : await locateTokenizer(options.tokenizer, options);
@@ -66,13 +80,22 @@ export async function openPretrained(idOrPath: string, options: LocateOptions = 
       );
     }
     const { path, isFromHub } = await locateModel(idOrPath, options);
-    const model = await openPath(path);
+    const model = await withOverrides(await openPath(path), options.config);
     if (tokenizer) return { ...model, tokenizer };
     return isFromHub && !hasTokenizer(model.tokenizer)
       ? await withKnownTokenizer(model, idOrPath, options)
       : model;
   } finally {
     options.onProgress?.({ kind: 'end' });
+  }
+}
+
+async function withOverrides(model: Pretrained, overrides: ConfigOverrides = {}): Promise<Pretrained> {
+  try {
+    return { ...model, config: overrideConfig(model.config, overrides, model.path) };
+  } catch (error) {
+    await model.close();
+    throw error;
   }
 }
 
@@ -102,7 +125,12 @@ async function openPath(path: string): Promise<Pretrained> {
   if (gguf !== null && GGUF.test(gguf)) return openGgufFile(gguf);
   const folder = found.isDirectory() ? path : dirname(path);
   const weights = found.isDirectory() ? null : basename(path);
-  const names = [CONFIG_FILE, ...(weights === null ? WEIGHTS_FILES : [weights]), ...TOKENIZER_FILES];
+  const names = [
+    CONFIG_FILE,
+    PARAMS_FILE,
+    ...(weights === null ? WEIGHTS_FILES : [weights]),
+    ...TOKENIZER_FILES,
+  ];
   return openFolderSet(
     folder,
     names,
@@ -111,9 +139,9 @@ async function openPath(path: string): Promise<Pretrained> {
   );
 }
 
-/** The only GGUF file of a folder without config.json. */
+/** The only GGUF file of a folder without a configuration. */
 async function findGguf(folder: string): Promise<string | null> {
-  if (await isPresent(join(folder, CONFIG_FILE))) return null;
+  for (const name of [CONFIG_FILE, PARAMS_FILE]) if (await isPresent(join(folder, name))) return null;
   const files = (await readdir(folder)).filter((name) => GGUF.test(name));
   return files.length === 1 ? join(folder, files[0]!) : null;
 }
@@ -146,8 +174,10 @@ export async function readTokenizer(folder: string): Promise<Record<string, stri
 /** Opens the files of a folder that holds still; `weights` null finds them by the usual names. */
 export async function openModel(folder: string, weights: string | null): Promise<Pretrained> {
   const configPath = join(folder, CONFIG_FILE);
-  const configJson = (await isPresent(configPath)) ? await readJson(configPath) : null;
+  const configJson = await readJsonIfPresent(configPath);
   const given = configJson && modelFromJson(configJson, configPath);
+  const paramsPath = join(folder, PARAMS_FILE);
+  const params = given ? null : await readJsonIfPresent(paramsPath);
   const tokenizer = await readTokenizer(folder);
   const path = join(folder, weights ?? (await findWeights(folder)));
   const file = await openTensorFile(path);
@@ -156,9 +186,11 @@ export async function openModel(folder: string, weights: string | null): Promise
     const found = new Map([...names].map(([ours, theirs]) => [ours, file.tensors.get(theirs)!.shape]));
     const stored = (name: string) => file.tensors.get(names.get(name) ?? name);
     const isShared = names.has(LM_HEAD) && stored(LM_HEAD) === stored(EMBEDDINGS);
-    const { config, head, note } = given
-      ? { ...given, note: null }
-      : { ...inferConfig(found, path, isShared), head: null };
+    const { config, head, note }: ModelDescription & { note?: string } =
+      given ??
+      (params
+        ? { config: readCodestral(params, found, isShared, paramsPath), head: null }
+        : { ...inferConfig(found, path, isShared), head: null });
     if (config.n_layer > found.size) {
       throw new FormatError(
         `openPretrained: expected weights for ${config.n_layer} layers, got ${found.size} tensors in ${path}. Do config.json and the weights belong together?`,
@@ -175,7 +207,7 @@ export async function openModel(folder: string, weights: string | null): Promise
       configJson: configJson ?? toHuggingFaceConfig(config),
       tensors: expected,
       metadata: file.metadata,
-      ...(note !== null && { notes: [note] }),
+      ...(note !== undefined && { notes: [note] }),
       tokenizer,
       tensor: async (name) => file.readAsF32(names.get(name) ?? name),
       weight,
@@ -185,6 +217,10 @@ export async function openModel(folder: string, weights: string | null): Promise
     await file.close();
     throw error;
   }
+}
+
+async function readJsonIfPresent(path: string): Promise<JsonObject | null> {
+  return (await isPresent(path)) ? readJson(path) : null;
 }
 
 async function findWeights(folder: string): Promise<string> {

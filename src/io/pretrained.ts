@@ -1,6 +1,6 @@
 /**
  * The one place where names and layouts of other programs are brought to ours
- * (the Hugging Face names). Configurations: hf-config.ts.
+ * (the Hugging Face names). Configurations: config-json.ts.
  */
 import { FormatError } from '../base/errors.ts';
 import { type Shape, sameShape, showShape, sizeOf } from '../base/shape.ts';

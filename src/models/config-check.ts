@@ -41,7 +41,11 @@ export class ConfigCheck {
   /** A pair of numbers in order; the second may be infinite. */
   range<K extends string>(values: Values<K>, key: K, least: number): void {
     const isRange = (value: unknown) =>
-      Array.isArray(value) && value.length === 2 && value[0] >= least && value[1] >= value[0];
+      Array.isArray(value) &&
+      value.length === 2 &&
+      value.every((item) => typeof item === 'number') &&
+      value[0]! >= least &&
+      value[1]! >= value[0]!;
     this.#each(values, [key], isRange, `[low, high] with ${least} <= low <= high`);
   }
 

@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ConfigError, MambaError } from '../../src/base/errors.ts';
-import { configFromJson, modelFromJson, toHuggingFaceConfig } from '../../src/io/hf-config.ts';
+import { configFromJson, modelFromJson, toHuggingFaceConfig } from '../../src/io/config-json.ts';
 import { formatJson, type JsonObject, parseJsonObject } from '../../src/io/json.ts';
 import { POOLINGS, resolveHead } from '../../src/models/classifier-config.ts';
 import { resolveConfig } from '../../src/models/config.ts';
@@ -59,7 +59,7 @@ test('any head comes back from our config.json', () => {
         fc.record({
           rank: fc.integer({ min: 1, max: 64 }),
           alpha: fc.double({ min: 1e-3, max: 128, noNaN: true }),
-          targets: fc.subarray(['in_proj', 'x_proj', 'out_proj', 'fc1', 'fc2'], { minLength: 1 }),
+          targets: fc.subarray(['in_proj', 'x_proj', 'out_proj'], { minLength: 1 }),
         }),
       ),
     })
@@ -70,6 +70,33 @@ test('any head comes back from our config.json', () => {
       expect(modelFromJson(parseJsonObject(text, 'config.json'))).toEqual({ config: backbone, head: drawn });
     }),
   );
+});
+
+test('a classifier of any architecture comes back; targets are those of its layers', () => {
+  const base = { d_model: 12, n_layer: 2, vocab_size: 30, headdim: 8 };
+  const attn_cfg = { num_heads: 2 };
+  const backbones = [
+    { config: resolveConfig({ ...base, model_type: 'mamba2' }), targets: 'in_proj, out_proj' },
+    {
+      config: resolveConfig({ ...base, model_type: 'mamba3', d_intermediate: 20 }),
+      targets: 'in_proj, out_proj, fc1, fc2',
+    },
+    {
+      config: resolveConfig({ d_model: 12, n_layer: 2, vocab_size: 30, attn_layer_idx: [1], attn_cfg }),
+      targets: 'in_proj, x_proj, out_proj',
+    },
+  ];
+  for (const { config, targets } of backbones) {
+    const known = targets.split(', ');
+    const described = { config, head: { ...head, lora: { ...head.lora!, targets: known } } };
+    const json = toHuggingFaceConfig(config, { head: described.head });
+    expect(json.model_type).toBe('mamba_ts');
+    expect(modelFromJson(parseJsonObject(formatJson(json), 'config.json'))).toEqual(described);
+    const wrong = { ...head, lora: { ...head.lora!, targets: ['q_proj'] } };
+    expect(() => modelFromJson(toHuggingFaceConfig(config, { head: wrong }))).toThrow(
+      `mamba_ts.classifier.lora.targets must be among ${targets}, got q_proj`,
+    );
+  }
 });
 
 describe('what is wrong is named', () => {
@@ -175,8 +202,8 @@ describe('what is wrong is named', () => {
       'adapters beside nothing',
       withBlock({ lora: { rank: 4, alpha: 8, targets: ['score', 'dt_proj'] } }),
       [
-        'lora.targets must be among in_proj, x_proj, out_proj, fc1, fc2, got score',
-        'lora.targets must be among in_proj, x_proj, out_proj, fc1, fc2, got dt_proj',
+        'lora.targets must be among in_proj, x_proj, out_proj, got score',
+        'lora.targets must be among in_proj, x_proj, out_proj, got dt_proj',
       ],
     ],
     [

@@ -7,7 +7,7 @@ import {
   type DeviceName,
   isaVariants,
   LanguageModel,
-  type LocateOptions,
+  type OpenOptions,
   openDevice,
   openPretrained,
   registeredDevices,
@@ -93,7 +93,7 @@ async function describeDevice(name: DeviceName) {
 }
 
 /** From configuration and headers; no weights are read. */
-async function describeModel(idOrPath: string, options: LocateOptions) {
+async function describeModel(idOrPath: string, options: OpenOptions) {
   const files = await openPretrained(idOrPath, options);
   try {
     const { config } = files;
