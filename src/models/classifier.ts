@@ -150,6 +150,7 @@ export class Classifier extends Module implements StateModel {
       const before = state?.tokens ?? new Array<number>(b).fill(0);
       const tokens = before.map((count, row) => count + (inputs.lengths?.[row] ?? l));
       const pooled = poolPiece(hidden, this.config.pooling, inputs.lengths);
+      // A text is one document: its tokens are its positions.
       return { pooled, state: new State(layers, tokens, this) };
     });
   }

@@ -10,7 +10,10 @@ import { scope } from '../tensor/scope.ts';
 import { noGrad } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
 
-/** Tokens per piece: as many as matrix products sum at once, so that no sum is split in a way that depends on padding. */
+/**
+ * Tokens per piece: as many as matrix products sum at once, so that no sum is split in a way that depends on padding, and whole chunks
+ * of ssd.
+ */
 export const PIECE = 128;
 /** Products of up to 16 rows sum in another order than longer ones; shorter pieces are padded. */
 const LEAST = 17;

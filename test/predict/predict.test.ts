@@ -1,10 +1,19 @@
 /** Predictions: the same bits alone, in any company and order; as the whole text at once; what cannot be read is named. */
 import { describe, expect, it } from 'vitest';
-import { ConfigError, noGrad, type Prediction, predictIds, ShapeError } from '../../src/index.ts';
+import { SSD_CHUNK } from '../../src/backend/kernels.ts';
+import {
+  type Classifier,
+  ConfigError,
+  noGrad,
+  type Prediction,
+  predictIds,
+  ShapeError,
+} from '../../src/index.ts';
+import { PIECE } from '../../src/predict/reading.ts';
 import { encodeText } from '../../src/text/piece-encoder.ts';
 import { devices } from '../kernels/devices.ts';
 import { settle } from '../support/settle.ts';
-import { bert, KINDS, LABELS, makeClassifier, textOf } from './support.ts';
+import { bert, KINDS, LABELS, makeClassifier, SHAPES, textOf } from './support.ts';
 
 /** Around every size at which kernels or readings change their way: 1, 16, 17, 128 and its multiples. */
 const LENGTHS = [1, 2, 15, 16, 17, 64, 127, 128, 129, 150, 255, 256, 257, 400];
@@ -28,31 +37,55 @@ describe.each(compiled)('company on $label', ({ backend }) => {
   });
 });
 
+describe.each(compiled)('company on $label', ({ backend }) => {
+  it.each(Object.entries(SHAPES))('changes no bit of %s', async (_, shape) => {
+    for (const head of [{ pooling: 'mean', bidirectional: true }, { pooling: 'last' }] as const) {
+      const model = makeClassifier(backend, head, { shape });
+      const alone: Prediction[] = [];
+      for (const text of TEXTS) alone.push(...(await model.predict([text])));
+      expect(await model.predict([...TEXTS].reverse())).toEqual([...alone].reverse());
+      for (const batchSize of [3, 100]) expect(await model.predict(TEXTS, { batchSize })).toEqual(alone);
+      model.dispose();
+    }
+  });
+});
+
+it('reads pieces of whole chunks, so that a cut moves no border of a sum', () => {
+  expect(PIECE % SSD_CHUNK).toBe(0);
+});
+
 describe('predict', () => {
   const { backend } = fast;
 
   it.each(KINDS)(
     'agrees with the text read at once: $pooling, two directions $bidirectional',
     async (head) => {
-      const model = makeClassifier(backend, head);
-      const texts = [...TEXTS, textOf(3000, 3)];
-      const predictions = await model.predict(texts);
-      for (const [i, text] of texts.entries()) {
-        const { logits } = noGrad(() => model.forward([encodeText(model.tokenizer!, text)]));
-        const values = [...(await logits.floats())].map(Math.exp);
-        const sum = values.reduce((a, b) => a + b);
-        const { label, score, scores } = predictions[i]!;
-        expect(Object.keys(scores)).toEqual(LABELS);
-        expect(Object.values(scores).reduce((a, b) => a + b)).toBeCloseTo(1, 12);
-        expect(scores[label]).toBe(score);
-        expect(score).toBe(Math.max(...Object.values(scores)));
-        // The bound for streamed, chunked and whole.
-        for (const [c, name] of LABELS.entries())
-          expect(Math.abs(scores[name]! - values[c]! / sum)).toBeLessThan(1e-5);
-      }
-      model.dispose();
+      await expectAsAtOnce(makeClassifier(backend, head));
     },
   );
+
+  it.each(Object.entries(SHAPES))('agrees with the text read at once: %s', async (_, shape) => {
+    await expectAsAtOnce(makeClassifier(backend, { pooling: 'mean-max', bidirectional: true }, { shape }));
+  });
+
+  async function expectAsAtOnce(model: Classifier): Promise<void> {
+    const texts = [...TEXTS, textOf(3000, 3)];
+    const predictions = await model.predict(texts);
+    for (const [i, text] of texts.entries()) {
+      const { logits } = noGrad(() => model.forward([encodeText(model.tokenizer!, text)]));
+      const values = [...(await logits.floats())].map(Math.exp);
+      const sum = values.reduce((a, b) => a + b);
+      const { label, score, scores } = predictions[i]!;
+      expect(Object.keys(scores)).toEqual(LABELS);
+      expect(Object.values(scores).reduce((a, b) => a + b)).toBeCloseTo(1, 12);
+      expect(scores[label]).toBe(score);
+      expect(score).toBe(Math.max(...Object.values(scores)));
+      // The bound for streamed, chunked and whole.
+      for (const [c, name] of LABELS.entries())
+        expect(Math.abs(scores[name]! - values[c]! / sum)).toBeLessThan(1e-5);
+    }
+    model.dispose();
+  }
 
   it('tells texts and labels apart', async () => {
     const model = makeClassifier(backend);

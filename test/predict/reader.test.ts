@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { StateError } from '../../src/index.ts';
 import { devices } from '../kernels/devices.ts';
 import { settle } from '../support/settle.ts';
-import { bert, KINDS, makeClassifier, textOf } from './support.ts';
+import { bert, KINDS, makeClassifier, SHAPES, textOf } from './support.ts';
 
 const { backend } = devices.at(-1)!;
 
@@ -60,6 +60,18 @@ describe.each(KINDS)('open: $pooling, two directions $bidirectional', (head) => 
     reader.dispose();
     model.dispose();
   });
+});
+
+it.each(Object.entries(SHAPES))('open: %s answers as for the whole text', async (_, shape) => {
+  const model = makeClassifier(backend, { pooling: 'mean', bidirectional: true }, { shape });
+  const text = textOf(1000, 4);
+  const reader = model.open();
+  for (let at = 0; at < text.length; at += 333) {
+    await reader.push(text.slice(at, at + 333));
+    expect(await reader.answer()).toEqual((await model.predict([text.slice(0, at + 333)]))[0]);
+  }
+  reader.dispose();
+  model.dispose();
 });
 
 describe('TextReader', () => {
