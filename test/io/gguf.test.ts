@@ -163,8 +163,13 @@ function metered(bytes: Uint8Array): { source: ByteSource; largest: () => number
   };
 }
 
-describe('mutations of a whole model', async () => {
-  const config = resolveConfig({ vocab_size: 40, d_model: 32, n_layer: 2, d_state: 4, dt_rank: 3 });
+const SMALL = { vocab_size: 40, d_model: 32, n_layer: 2, d_state: 4 };
+const CONFIGS = [
+  resolveConfig({ ...SMALL, dt_rank: 3 }),
+  resolveConfig({ ...SMALL, model_type: 'mamba2', headdim: 16, ngroups: 2 }),
+];
+
+describe.each(CONFIGS)('mutations of a whole model, $model_type', async (config) => {
   const shapes = expectedTensors(config);
   const { metadata, entries } = ggufContent(
     {
