@@ -6,12 +6,15 @@ import { ConfigError, UnsupportedError } from './base/errors.ts';
 import { sizeOf } from './base/shape.ts';
 import type { WeightDType } from './base/weight-types.ts';
 import { saveCheckpoint } from './io/checkpoint.node.ts';
+import { codestralNotes } from './io/config-codestral.ts';
+import { mamba2Notes } from './io/config-huggingface-mamba2.ts';
+import { writeCodestralFolder, writeOriginalFolder } from './io/export-folder.node.ts';
 import { writeFileAtomic } from './io/file.ts';
 import { type GgufSource, type GgufWeights, ggufContent } from './io/gguf-export.ts';
 import { ggufChunks } from './io/gguf-write.ts';
-import type { LocateOptions } from './io/locate.node.ts';
 import { GGUF } from './io/model-files.ts';
-import { openPretrained, type Pretrained } from './io/pretrained.node.ts';
+import { type OpenOptions, openPretrained, type Pretrained } from './io/pretrained.node.ts';
+import type { TorchDType } from './io/torch-write.ts';
 import { pieceRanges, type StoredWeight } from './io/weight-pieces.ts';
 import { textFilesOf } from './load-model.node.ts';
 import { LanguageModel } from './models/language-model.ts';
@@ -37,8 +40,9 @@ export interface WrittenModel {
  * the head (the tied embedding, or lm_head) is Q8_0, and rows that 32 does not divide are F16. Weights that are stored in the
  * wanted type already keep their bytes.
  *
- * Throws ConfigError for another ending than .gguf, by which these files are known, UnsupportedError for models GGUF has no
- * place for (classifiers, LayerNorm, MLP sublayers), FormatError for weights that are not finite or too large for the type. The file that
+ * Throws ConfigError for another ending than .gguf, by which these files are known, UnsupportedError for
+ * models GGUF has no place for (classifiers, LayerNorm, MLP sublayers, attention, Mamba-3, options of Mamba-2
+ * that llama.cpp lacks), FormatError for weights that are not finite or too large for the type. The file that
  * was there before stays on any failure.
  */
 export async function writeGguf(
@@ -51,7 +55,7 @@ export async function writeGguf(
     throw new ConfigError(`writeGguf: expected weights ${GGUF_WEIGHTS.join(', ')}, got ${String(weights)}.`);
   }
   expectGguf('writeGguf', path);
-  if (!(model instanceof LanguageModel)) expectGgufModel('writeGguf', model);
+  if (!(model instanceof LanguageModel)) expectLanguageModel('writeGguf', model, 'GGUF');
   const source = model instanceof LanguageModel ? sourceOf(model) : model;
   const { metadata, entries, notes } = ggufContent(source, weights, name);
   await writeFileAtomic(path, ggufChunks(metadata, entries));
@@ -66,10 +70,11 @@ function expectGguf(op: string, path: string): void {
   );
 }
 
-export function expectGgufModel(op: string, { head, path }: Pretrained): void {
+/** Of other programs' formats only ours for Hugging Face has a place for classifiers. */
+export function expectLanguageModel(op: string, { head, path }: Pretrained, format: string): void {
   if (!head) return;
   throw new UnsupportedError(
-    `${op}: expected a language model, got a classifier (${path}). GGUF has no place for it: convert it to hf with weights bf16, or load it with weights q8 or q4.`,
+    `${op}: expected a language model, got a classifier (${path}). ${format} has no place for it: convert it to hf with weights bf16, or load it with weights q8 or q4.`,
   );
 }
 
@@ -95,32 +100,45 @@ function weightOf(tensor: Tensor): StoredWeight {
   };
 }
 
-export interface ConvertOptions extends LocateOptions {
-  format: 'hf' | 'gguf';
-  /** hf: f32, bf16, f16; gguf: these and q8_0, q4_0, also called q8 and q4. Default f32. */
+/**
+ * `hf`: a folder in the Hugging Face layout; `original`: one in that of state-spaces/mamba, with pytorch_model.bin; `codestral`: one
+ * in that of Codestral Mamba (params.json); `gguf`: a file of llama.cpp.
+ */
+export const MODEL_FORMATS = ['hf', 'gguf', 'original', 'codestral'] as const;
+export type ModelFormat = (typeof MODEL_FORMATS)[number];
+
+export interface ConvertOptions extends OpenOptions {
+  format: ModelFormat;
+  /** Folders: f32, bf16, f16; gguf: these and q8_0, q4_0, also called q8 and q4. Default f32. */
   weights?: string;
 }
 
-const HF_WEIGHTS = new Map([
+const FOLDER_WEIGHTS = new Map<string, TorchDType>([
   ['f32', 'F32'],
   ['f16', 'F16'],
   ['bf16', 'BF16'],
-] as const);
+]);
 const GGUF_WEIGHTS: readonly GgufWeights[] = ['f32', 'bf16', 'f16', 'q8_0', 'q4_0'];
 const isGgufWeights = (text: string): text is GgufWeights =>
   (GGUF_WEIGHTS as readonly string[]).includes(text);
 
 /**
- * Any model that `openPretrained` opens, of a hub too, to a folder in the Hugging Face layout or to a GGUF file. Throws ConfigError where
- * the result would take the place of its source, and for unknown options.
+ * Any model that `openPretrained` opens, of a hub too, in another layout or format. What `options.config` says is kept where the format
+ * has a place for it. Throws ConfigError where the result would take the place of its source or stand beside another model, and for
+ * unknown options; FormatError or UnsupportedError for a model that the format cannot hold.
  */
 export async function convertModel(from: string, to: string, options: ConvertOptions): Promise<WrittenModel> {
   const { format } = options;
   const given = options.weights ?? 'f32';
   const weights = given === 'q8' || given === 'q4' ? `${given}_0` : given;
-  const dtype = [...HF_WEIGHTS].find(([name]) => name === weights)?.[1];
-  if (format === 'hf' ? !dtype : !isGgufWeights(weights)) {
-    const known = format === 'hf' ? [...HF_WEIGHTS.keys()] : [...GGUF_WEIGHTS, 'q8', 'q4'];
+  const dtype = FOLDER_WEIGHTS.get(weights);
+  if (!MODEL_FORMATS.includes(format)) {
+    throw new ConfigError(
+      `convertModel: expected format ${MODEL_FORMATS.join(', ')}, got ${String(format)}.`,
+    );
+  }
+  if (format === 'gguf' ? !isGgufWeights(weights) : !dtype) {
+    const known = format === 'gguf' ? [...GGUF_WEIGHTS, 'q8', 'q4'] : [...FOLDER_WEIGHTS.keys()];
     throw new ConfigError(`convertModel: expected weights ${known.join(', ')} for ${format}, got ${given}.`);
   }
   if (format === 'gguf') expectGguf('convertModel', to);
@@ -136,29 +154,45 @@ export async function convertModel(from: string, to: string, options: ConvertOpt
       const written = await writeGguf(source, to, { weights });
       return { ...written, notes: [...notes, ...written.notes] };
     }
-    const eos = source.configJson.eos_token_id;
-    const tensors = [...source.tensors].map(([name, shape]) => ({
-      name,
-      shape,
-      data: () => source.tensor(name),
-    }));
-    await saveCheckpoint(to, {
-      config: source.config,
-      head: source.head,
-      tensors,
-      tokenizer: source.tokenizer,
-      weights: dtype,
-      eosId: typeof eos === 'number' ? eos : null,
-    });
-    const elements = tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+    notes.push(...(await writeFolder(source, to, format, dtype!)));
+    const elements = [...source.tensors.values()].reduce((sum, shape) => sum + sizeOf(shape), 0);
     return { path: to, weightBytes: elements * (dtype === 'F32' ? 4 : 2), notes };
   } finally {
     await source.close();
   }
 }
 
+/** What should be known of the result. */
+async function writeFolder(
+  source: Pretrained,
+  to: string,
+  format: ModelFormat,
+  dtype: TorchDType,
+): Promise<string[]> {
+  const { config } = source;
+  if (format !== 'hf') expectLanguageModel('convertModel', source, `The layout ${format}`);
+  if (format === 'original') {
+    await writeOriginalFolder(to, source, dtype);
+    return [];
+  }
+  if (format === 'codestral') {
+    await writeCodestralFolder(to, source, dtype);
+    return codestralNotes(config);
+  }
+  const eos = source.configJson.eos_token_id;
+  await saveCheckpoint(to, {
+    config,
+    head: source.head,
+    tensors: [...source.tensors].map(([name, shape]) => ({ name, shape, data: () => source.tensor(name) })),
+    tokenizer: source.tokenizer,
+    weights: dtype,
+    eosId: typeof eos === 'number' ? eos : null,
+  });
+  return source.head ? [] : mamba2Notes(config);
+}
+
 /** A folder is written as a whole: the weights of the source, and the optimizer of an unfinished training, would be gone. */
-async function isPlaceOf({ path }: Pretrained, to: string, format: 'hf' | 'gguf'): Promise<boolean> {
+async function isPlaceOf({ path }: Pretrained, to: string, format: ModelFormat): Promise<boolean> {
   const there = await realpath(to).catch(() => null);
-  return there !== null && there === (await realpath(format === 'hf' ? dirname(path) : path));
+  return there !== null && there === (await realpath(format === 'gguf' ? path : dirname(path)));
 }

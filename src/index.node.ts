@@ -13,6 +13,8 @@ export {
 export {
   type ConvertOptions,
   convertModel,
+  MODEL_FORMATS,
+  type ModelFormat,
   type WriteGgufOptions,
   type WrittenModel,
   writeGguf,

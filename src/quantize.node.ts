@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { type DeviceName, useDevice } from './backend/backend.ts';
 import { ConfigError } from './base/errors.ts';
 import { sizeOf } from './base/shape.ts';
-import { expectGgufModel, writeGguf } from './convert.node.ts';
+import { expectLanguageModel, writeGguf } from './convert.node.ts';
 import { type OpenOptions, openPretrained, type Pretrained } from './io/pretrained.node.ts';
 import { loadModel, readTokenizerOf } from './load-model.node.ts';
 import { openCorpus } from './train/corpus.node.ts';
@@ -80,7 +80,7 @@ export async function quantizeModel(
   if (device) await useDevice(device);
   const files = await openPretrained(from, options);
   try {
-    expectGgufModel('quantizeModel', files);
+    expectLanguageModel('quantizeModel', files, 'GGUF');
     if (resolve(to) === resolve(files.path)) {
       throw new ConfigError(
         `quantizeModel: expected another file than the source, got ${to}. What rounding takes away cannot be brought back.`,

@@ -101,7 +101,8 @@ const USUAL = {
 } as const;
 
 /** What Mistral's own program cannot do with a model that this layout can hold. */
-export function codestralNotes(config: Mamba2Config): string[] {
+export function codestralNotes(config: ModelConfig): string[] {
+  if (config.model_type !== 'mamba2') return [];
   const usual = { ...USUAL, d_inner: 2 * config.d_model, d_ssm: config.d_inner };
   const others = (Object.keys(usual) as (keyof typeof usual)[]).filter((key) => config[key] !== usual[key]);
   if (others.length === 0) return [];

@@ -19,6 +19,11 @@ export function normaliseName(name: string): string {
   return full === 'backbone.embedding.weight' ? EMBEDDINGS : full;
 }
 
+/** The name of one of our tensors in the original layout. */
+export function originalName(name: string): string {
+  return name === EMBEDDINGS ? 'backbone.embedding.weight' : name;
+}
+
 /** Ours -> the file's name. FormatError if two tensors of the file get the same name. */
 export function normaliseNames(names: Iterable<string>, file: string): Map<string, string> {
   const result = new Map<string, string>();

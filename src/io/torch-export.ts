@@ -5,6 +5,7 @@
 import type { WeightDType } from '../base/weight-types.ts';
 import type { ModelConfig } from '../models/config.ts';
 import { EMBEDDINGS, expectedTensors, LM_HEAD } from './expected-tensors.ts';
+import { originalName } from './pretrained.ts';
 import type { TorchAlias, TorchDType, TorchEntry } from './torch-write.ts';
 import { type StoredWeight, weightBytes } from './weight-pieces.ts';
 
@@ -14,16 +15,19 @@ export interface TorchSource {
   weight(name: string): StoredWeight;
 }
 
-const ORIGINAL_EMBEDDING = 'backbone.embedding.weight';
 const DTYPES: Readonly<Record<TorchDType, WeightDType>> = { F32: 'f32', BF16: 'bf16', F16: 'f16' };
 
 /** All tensors in one type, for torchChunks. Writing throws FormatError for weights that are not finite or too large for it. */
 export function torchContent(source: TorchSource, dtype: TorchDType): (TorchEntry | TorchAlias)[] {
   const entries: (TorchEntry | TorchAlias)[] = [];
   for (const [ours, shape] of expectedTensors(source.config)) {
-    const name = ours === EMBEDDINGS ? ORIGINAL_EMBEDDING : ours;
-    entries.push({ name, dtype, shape, bytes: () => weightBytes(source.weight(ours), DTYPES[dtype], ours) });
+    entries.push({
+      name: originalName(ours),
+      dtype,
+      shape,
+      bytes: () => weightBytes(source.weight(ours), DTYPES[dtype], ours),
+    });
   }
-  if (source.config.tie_embeddings) entries.push({ name: LM_HEAD, sameAs: ORIGINAL_EMBEDDING });
+  if (source.config.tie_embeddings) entries.push({ name: LM_HEAD, sameAs: originalName(EMBEDDINGS) });
   return entries;
 }
