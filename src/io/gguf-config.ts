@@ -1,6 +1,7 @@
 /**
- * The metadata of llama.cpp's architectures `mamba` (also Falcon-Mamba) and `mamba2` <-> ModelConfig. Keys of our own, under
- * `mamba_ts.`, hold what llama.cpp has no key for; without them the values follow from the tensors.
+ * The metadata of llama.cpp's architectures `mamba` (also Falcon-Mamba) and `mamba2` <-> ModelConfig. Keys of
+ * our own, under `mamba_ts.`, hold what llama.cpp has no key for; without them the values follow from the
+ * tensors.
  */
 import { ConfigError, FormatError, UnsupportedError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
@@ -27,7 +28,10 @@ export function architectureOf(config: GgufConfig): GgufArchitecture {
   return config.model_type === 'mamba1' ? 'mamba' : 'mamba2';
 }
 
-/** Throws one UnsupportedError that names everything in a model that llama.cpp's architectures have no place for. */
+/**
+ * Throws one UnsupportedError that names everything in a model that llama.cpp's architectures have no place
+ * for.
+ */
 export function expectGgufConfig(op: string, config: ModelConfig): GgufConfig {
   const problems: string[] = [];
   const refuse = (isThere: boolean, what: string): void => {
@@ -121,7 +125,10 @@ export function configNotes(config: GgufConfig): string[] {
   return notes;
 }
 
-/** The configuration of a file; `found` has its tensors' shapes under our names, `tokens` is the size of its vocabulary. */
+/**
+ * The configuration of a file; `found` has its tensors' shapes under our names, `tokens` is the size of its
+ * vocabulary.
+ */
 export function readGgufConfig(
   file: GgufFile,
   architecture: GgufArchitecture,
@@ -219,7 +226,9 @@ function shortest(value: number): number {
   return value;
 }
 
-/** Our own keys, else the tokens in use: padding up to the rows is the smallest multiple that explains them. */
+/**
+ * Our own keys, else the tokens in use: padding up to the rows is the smallest multiple that explains them.
+ */
 function readVocabulary(
   rows: number,
   fields: Numbers,

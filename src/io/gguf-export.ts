@@ -1,7 +1,8 @@
 /**
- * A model on disk or in memory as the contents of a GGUF file: llama.cpp's metadata and tensors for the architectures
- * `mamba` and `mamba2`. The convolution, A, D, norms and biases are always F32, as llama.cpp expects; a row that is not made of
- * whole blocks falls back to F16. Our own keys start with `mamba_ts.` and are ignored elsewhere.
+ * A model on disk or in memory as the contents of a GGUF file: llama.cpp's metadata and tensors for the
+ * architectures `mamba` and `mamba2`. The convolution, A, D, norms and biases are always F32, as llama.cpp
+ * expects; a row that is not made of whole blocks falls back to F16. Our own keys start with `mamba_ts.` and
+ * are ignored elsewhere.
  */
 import type { Shape } from '../base/shape.ts';
 import { toFloats, type WeightDType } from '../base/weight-types.ts';

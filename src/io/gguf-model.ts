@@ -1,6 +1,6 @@
 /**
- * A model in a GGUF file of llama.cpp's architectures `mamba` (also Falcon-Mamba) and `mamba2`, presented as a model on disk: our
- * configuration, our tensor names and shapes, the tokenizer's files.
+ * A model in a GGUF file of llama.cpp's architectures `mamba` (also Falcon-Mamba) and `mamba2`, presented as
+ * a model on disk: our configuration, our tensor names and shapes, the tokenizer's files.
  */
 import { FormatError, UnsupportedError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';

@@ -1,6 +1,6 @@
 /**
- * Tensor names and shapes of llama.cpp's architectures `mamba` and `mamba2` <-> ours. The elements agree but for A; some shapes have
- * axes of 1 more or less.
+ * Tensor names and shapes of llama.cpp's architectures `mamba` and `mamba2` <-> ours. The elements agree but
+ * for A; some shapes have axes of 1 more or less.
  */
 import { type Shape, sameShape } from '../base/shape.ts';
 import type { ModelConfig } from '../models/config.ts';

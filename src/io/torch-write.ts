@@ -1,6 +1,7 @@
 /**
- * Writing pytorch_model.bin as `torch.save` of a state dict does, piece by piece: a zip archive of a pickle that names every tensor, and
- * one entry per storage. The same tensors give the same bytes. Sources: torch/serialization.py (_save), CPython, Lib/pickle.py.
+ * Writing pytorch_model.bin as `torch.save` of a state dict does, piece by piece: a zip archive of a pickle
+ * that names every tensor, and one entry per storage. The same tensors give the same bytes. Sources:
+ * torch/serialization.py (_save), CPython, Lib/pickle.py.
  */
 import { ConfigError, ShapeError } from '../base/errors.ts';
 import { type Shape, showShape, sizeOf, stridesOf } from '../base/shape.ts';
@@ -18,7 +19,9 @@ export interface TorchEntry {
   bytes: () => AsyncIterable<Uint8Array>;
 }
 
-/** Another name of a tensor that stands before it, as of tied weights: torch.load gives one tensor for both. */
+/**
+ * Another name of a tensor that stands before it, as of tied weights: torch.load gives one tensor for both.
+ */
 export interface TorchAlias {
   name: string;
   sameAs: string;
@@ -56,8 +59,8 @@ export async function* torchChunks(entries: Iterable<TorchEntry | TorchAlias>): 
 const BATCH = 1000;
 
 /**
- * The pickle (protocol 2) of an OrderedDict: the tensors have the storages '0', '1', ... in their order. Opcode by opcode as Python's own
- * pickler writes it, with its memo of what may come again.
+ * The pickle (protocol 2) of an OrderedDict: the tensors have the storages '0', '1', ... in their order.
+ * Opcode by opcode as Python's own pickler writes it, with its memo of what may come again.
  */
 function stateDictPickle(entries: readonly (TorchEntry | TorchAlias)[]): Uint8Array {
   const out = new Pickle();

@@ -1,8 +1,9 @@
 /**
- * Writing zip archives in pieces, uncompressed: sizes are known beforehand, contents are asked for, handed on and forgotten, and each
- * checksum follows its content (a data descriptor), as PyTorch's own writer does. Contents start at multiples of ALIGNMENT. Nothing
- * but names and contents is in the bytes: no time, no system. Entries, offsets and counts beyond 32 and 16 bits are written as zip64.
- * Source: PKWARE APPNOTE 6.3.10, sections 4.3.7, 4.3.9, 4.3.12, 4.3.14 to 4.3.16, 4.5.3; the extra field FB:
+ * Writing zip archives in pieces, uncompressed: sizes are known beforehand, contents are asked for, handed on
+ * and forgotten, and each checksum follows its content (a data descriptor), as PyTorch's own writer does.
+ * Contents start at multiples of ALIGNMENT. Nothing but names and contents is in the bytes: no time, no
+ * system. Entries, offsets and counts beyond 32 and 16 bits are written as zip64. Source: PKWARE APPNOTE
+ * 6.3.10, sections 4.3.7, 4.3.9, 4.3.12, 4.3.14 to 4.3.16, 4.5.3; the extra field FB:
  * caffe2/serialize/inline_container.cc.
  */
 import { ShapeError } from '../base/errors.ts';
@@ -175,7 +176,10 @@ class Bytes {
   }
 }
 
-/** TABLE[256 * j + byte]: what a byte becomes when j more bytes follow it. Four at a time is twice as fast as one. */
+/**
+ * TABLE[256 * j + byte]: what a byte becomes when j more bytes follow it. Four at a time is twice as fast as
+ * one.
+ */
 const TABLE = crcTable();
 
 function crcTable(): Int32Array {

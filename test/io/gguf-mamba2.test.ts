@@ -1,4 +1,7 @@
-/** GGUF files of llama.cpp's architecture mamba2: as it lays them out, what has no place in them, metadata that contradicts the tensors. */
+/**
+ * GGUF files of llama.cpp's architecture mamba2: as it lays them out, what has no place in them, metadata
+ * that contradicts the tensors.
+ */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -92,12 +92,18 @@ test.each(SAVED_BY_TORCH)('%s: every entry is the one torch.save wrote, byte for
   for (const [path, [, , start]] of ours) expect(start % 64, path).toBe(0);
 });
 
-describe.each(['mamba1-tied', 'mamba1-odd'])('%s', (name) => {
-  test.each(['F32', 'BF16', 'F16'] as const)('from the Hugging Face layout, as %s', async (dtype) => {
+describe.each([
+  ['mamba1-tied', 'hf'],
+  ['mamba1-odd', 'hf'],
+  ['mamba2-tied', 'hf'],
+  ['mamba2-hybrid', 'orig'],
+  ['mamba3-mimo-norm', 'orig'],
+])('%s from %s', (name, layout) => {
+  test.each(['F32', 'BF16', 'F16'] as const)('as %s', async (dtype) => {
     const folder = join(root, `${name}-${dtype}`);
     mkdirSync(folder);
     copyFileSync(fixturePath(`${name}/orig/config.json`), join(folder, 'config.json'));
-    const source = await openPretrained(fixturePath(`${name}/hf`));
+    const source = await openPretrained(fixturePath(`${name}/${layout}`));
     const bytes = await encode(torchContent(source, dtype));
     expect(Buffer.compare(await encode(torchContent(source, dtype)), bytes)).toBe(0);
     writeFileSync(join(folder, 'pytorch_model.bin'), bytes);
