@@ -144,6 +144,7 @@ describe.each([
         written++;
         expect(again(json)).toEqual(config);
       }),
+      { seed: 1 },
     );
     expect(written).toBeGreaterThan(5);
   });
