@@ -45,7 +45,7 @@ export function readCodestral(
   const multiple = fields.optional('pad_vocab_size_multiple', 'number') ?? 1;
   const input = {
     ...stack,
-    ...inferMamba2(shapes, 'backbone.layers.0.mixer', { ngroups }),
+    ...inferMamba2(shapes, 'backbone.layers.0.mixer', ngroups),
     d_model: fields.required('dim', 'number'),
     n_layer: fields.required('n_layers', 'number'),
     vocab_size,

@@ -6,13 +6,11 @@ import { ConfigError, FormatError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
 import { type ModelConfig, type ModelConfigInput, resolveConfig } from '../models/config.ts';
 import { EMBEDDINGS, LM_HEAD } from './expected-tensors.ts';
-import { inferMamba1, inferMamba2, inferMamba3, Shapes } from './infer-mixer.ts';
+import { inferMamba1, inferMamba2, inferMamba3, PUBLISHED_STATE, Shapes } from './infer-mixer.ts';
 
 /** Tensors that no language model has. */
 const CLASSIFIER = /^(score|classifier|backbone_reverse)\.|\.lora\.[AB]$/;
 const LAYER = /^backbone\.layers\.(\d+)\./;
-/** Of the Mamba-2 models of the paper; with it, a product of ngroups and d_state tells both. */
-const PUBLISHED_STATE = 128;
 
 /** What shapes leave open, by architecture. */
 const OPEN = {
@@ -90,11 +88,5 @@ function inferMixer(found: ReadonlyMap<string, Shape>, n_layer: number, shapes: 
   }
   if (shapes.has(`${mixer}.B_bias`)) return inferMamba3(shapes, mixer);
   if (found.get(`${mixer}.A_log`)?.length !== 1) return inferMamba1(shapes, mixer);
-  const sizes = inferMamba2(shapes, mixer, { d_state: PUBLISHED_STATE });
-  if (shapes.problems.length === 0 && sizes.ngroups !== 1) {
-    shapes.problems.push(
-      `${sizes.ngroups * sizes.d_state} = ngroups * d_state, whose factors no shape tells`,
-    );
-  }
-  return sizes;
+  return inferMamba2(shapes, mixer, null);
 }

@@ -46,8 +46,11 @@ export function inferMamba1(shapes: Shapes, mixer: string) {
   } as const;
 }
 
-/** Of groups and state the convolution tells the product alone: `ngroups`, where it is not known, is found from `d_state`. */
-export function inferMamba2(shapes: Shapes, mixer: string, known: { ngroups: number } | { d_state: number }) {
+/** Of the Mamba-2 models of the paper, which have one group. */
+export const PUBLISHED_STATE = 128;
+
+/** Of ngroups and d_state shapes tell the product alone: `ngroups` null is taken to be 1 where the other is PUBLISHED_STATE then. */
+export function inferMamba2(shapes: Shapes, mixer: string, ngroups: number | null) {
   const [rows] = shapes.need(`${mixer}.in_proj.weight`, 2) as [number, number];
   const [, d_inner] = shapes.need(`${mixer}.out_proj.weight`, 2) as [number, number];
   const [heads] = shapes.need(`${mixer}.A_log`, 1) as [number];
@@ -55,25 +58,23 @@ export function inferMamba2(shapes: Shapes, mixer: string, known: { ngroups: num
   const [channels, d_conv] = shapes.filter(`${mixer}.conv1d.weight`);
   // rows = 2 (d_inner - d_ssm) + d_ssm + channels + heads
   const d_ssm = 2 * d_inner + channels + heads - rows;
-  const both = (channels - d_ssm) / 2;
-  const [ngroups, d_state] =
-    'ngroups' in known ? [known.ngroups, both / known.ngroups] : [both / known.d_state, known.d_state];
+  const product = (channels - d_ssm) / 2;
+  const d_state = product / (ngroups ?? 1);
   const headdim = d_ssm / heads;
-  if (
-    shapes.problems.length === 0 &&
-    ![ngroups, d_state, headdim].every((size) => size > 0 && size % 1 === 0)
-  )
+  const isSound = shapes.problems.length === 0;
+  if (isSound && ![d_state, headdim].every((size) => Number.isInteger(size) && size > 0)) {
     shapes.problems.push(
-      `${mixer}: ${channels} channels of conv1d, of which ${d_ssm} in ${heads} heads and ${both} = ngroups * d_state, with ${
-        'ngroups' in known ? `ngroups ${known.ngroups}` : `d_state ${known.d_state}`
-      }`,
+      `${mixer} with ${heads} heads of ${d_ssm} channels and ngroups * d_state = ${product}, which does not go into ngroups ${ngroups ?? 1}`,
     );
+  } else if (isSound && ngroups === null && d_state !== PUBLISHED_STATE) {
+    shapes.problems.push(`ngroups * d_state = ${product}, whose factors no shape tells`);
+  }
   return {
     model_type: 'mamba2',
     d_inner,
     d_ssm,
     headdim,
-    ngroups,
+    ngroups: ngroups ?? 1,
     d_state,
     d_conv,
     D_has_hdim: D !== heads,
