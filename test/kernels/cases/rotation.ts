@@ -23,10 +23,10 @@ function angleShape(i: number): AngleShape {
 
 function angles(values: Values, { b, l, h, s }: AngleShape, i: number) {
   const has = (bit: number) => ((i * 5) & bit) !== 0;
-  const steps = i % 6 === 5 ? ([1e-9, 200] as const) : ([1e-4, 1] as const);
+  const [low, high] = i % 6 === 5 ? [1e-9, 200] : [1e-4, 1];
   return {
     angle: values.normal(b * l * s, 2),
-    dt: values.logUniform(b * l * h, ...steps),
+    dt: values.logUniform(b * l * h, low!, high!),
     sequenceIds: has(2) ? values.documents(b, l, pick([2, 9, 50], i)) : null,
     lengths: has(4)
       ? Int32Array.from({ length: b }, (_, row) => Math.min(l, pick([l >> 1, 0, l], row)))
