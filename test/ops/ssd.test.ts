@@ -1,6 +1,7 @@
 /**
  * Laws of state space duality on every device: the kernel equals its twin, any chunk, any split and single steps equal the whole, packed
  * documents equal separate ones, ragged rows equal rows alone, the selective scan with one A per head is the same, and so is the matrix form.
+ * That rows and cuts keep their bits: test/kernels/ssd-bits.test.ts.
  */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -11,7 +12,6 @@ import { type SsdOptions, ssd, ssdRef } from '../../src/ops/ssd.ts';
 import { type SsdCoreOptions, ssdCore, ssdCoreRef } from '../../src/ops/ssd-core.ts';
 import { gradcheck } from '../../src/tensor/gradcheck.ts';
 import { broadcastTo, concat, reshape, slice } from '../../src/tensor/primitives.ts';
-import { noGrad } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
 import { devices } from '../kernels/devices.ts';
 import { f64, GRADCHECK_TOLERANCE, randomInput } from '../support/f64.ts';
@@ -159,36 +159,6 @@ describe.each(devices)('on $label', ({ backend: device }) => {
     const cuts = Array.from({ length: SIZES.l - 1 }, (_, t) => t + 1);
     for (const options of [{}, { dtLimit: [0.3, 1] as const }]) {
       await expectTwins(device, shapesOf(SIZES), pieces(cuts, options), whole(options));
-    }
-  });
-
-  test('cut at chunks, and with other rows beside it, a row gives the same bits', async () => {
-    const chunkSize = 8;
-    const rng = new Rng(4);
-    const x = Object.fromEntries(
-      Object.entries(shapesOf({ ...SIZES, b: 3, l: 30 })).map(([name, shape]) => [
-        name,
-        Tensor.uniform(shape, name === 'A' ? -3 : -1, name === 'A' ? 0 : 1, rng, { device }),
-      ]),
-    );
-    const row = (at: number) =>
-      Object.fromEntries(
-        Object.entries(x).map(([name, tensor]) => [
-          name,
-          tensor.shape[0] === 3 ? slice(tensor, 0, at, at + 1) : tensor,
-        ]),
-      );
-    const bits = async (op: Op, leaves: Leaves) =>
-      Promise.all(noGrad(() => op(leaves)).map((tensor) => tensor.floats()));
-    const [y, state] = await bits(whole({ chunkSize }), x);
-    for (const cuts of [[8], [16], [8, 16, 24]]) {
-      expect(await bits(pieces(cuts, { chunkSize }), x)).toEqual([y, state]);
-    }
-    for (const at of [0, 1, 2]) {
-      const alone = await bits(whole({ chunkSize }), row(at));
-      const size = y!.length / 3;
-      expect(alone[0]).toEqual(y!.subarray(at * size, (at + 1) * size));
-      expect(alone[1]).toEqual(state!.subarray((at * state!.length) / 3, ((at + 1) * state!.length) / 3));
     }
   });
 
