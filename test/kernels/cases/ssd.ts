@@ -47,7 +47,17 @@ const STATES = [1, 16, 5, 8, 33];
 
 type Decay = 'usual' | 'extreme';
 
+/** Heads and states of the size of real models and around it, across the tiles of every implementation. By number of the case. */
+const WIDE: Record<number, Shape> = {
+  100: { b: 1, l: 70, r: 1, h: 2, p: 64, g: 1, n: 128, q: 64 },
+  101: { b: 2, l: 40, r: 2, h: 1, p: 65, g: 1, n: 130, q: 32 },
+  102: { b: 1, l: 37, r: 4, h: 2, p: 33, g: 2, n: 67, q: 128 },
+  103: { b: 1, l: 12, r: 1, h: 8, p: 48, g: 1, n: 40, q: 8 },
+};
+
 function shapeOf(i: number): Shape {
+  const wide = WIDE[i];
+  if (wide) return wide;
   const [l, q] = pick(LENGTHS, i);
   const [h, g] = pick(HEADS, i + Math.floor(i / LENGTHS.length));
   // The bounds look at every pair of tokens: wide heads, states and ranks where rows are short.
@@ -70,7 +80,7 @@ function common(values: Values, shape: Shape, i: number, kind: Decay) {
   const steps = b * l * h;
   const usual = values.logUniform(steps, 1e-3, 2).map((rate) => -rate);
   const extreme = Float32Array.from({ length: steps }, () =>
-    pick([-1e-8, -50, -0.3, -1e4, -90, 0], values.rng.below(6)),
+    pick([-1e-8, -50, -0.3, -1e4, -90, 0, Number.NEGATIVE_INFINITY], values.rng.below(7)),
   );
   const dWidth = has(2) ? p : 1;
   return {
@@ -161,11 +171,12 @@ async function backward(i: number, kind: Decay = 'usual'): Promise<Case> {
 }
 
 const USUAL = Array.from({ length: 60 }, (_, i) => i);
+const LARGE = Object.keys(WIDE).map(Number);
 const EXTREME = [3, 4, 5, 7, 10, 11, 14, 16, 19, 27, 31];
 
 export const ssd: Case[] = [
-  ...USUAL.map((i) => forward(i)),
+  ...[...USUAL, ...LARGE].map((i) => forward(i)),
   ...EXTREME.map((i) => forward(i, 'extreme')),
-  ...(await Promise.all(USUAL.map((i) => backward(i)))),
+  ...(await Promise.all([...USUAL, ...LARGE].map((i) => backward(i)))),
   ...(await Promise.all(EXTREME.map((i) => backward(i, 'extreme')))),
 ];
