@@ -40,8 +40,8 @@ export interface SsdResult {
 }
 
 /**
- * x (b, l, r, h, p); decay, at most 0, and scale (b, l, h); B and C (b, l, r, g, n) with head i in group floor(i / (h / g)), so that
- * neighbouring heads share a group. With l = 1 it is a step of decoding.
+ * x (b, l, r, h, p); decay, at most 0 (-Infinity forgets everything), and scale (b, l, h); B and C (b, l, r, g, n) with head i in group
+ * floor(i / (h / g)), so that neighbouring heads share a group. With l = 1 it is a step of decoding.
  */
 export function ssdCore(
   x: Tensor,
