@@ -4,6 +4,7 @@ import {
   type ConfigJson,
   checkActivation,
   OWN_TYPE,
+  RESCALE_PRENORM_RESIDUAL,
   type ReadConfig,
   readVocabulary,
 } from './config-reading.ts';
@@ -95,7 +96,7 @@ export function writeMamba1(config: Mamba1Config, isClassifier: boolean): Config
     layer_norm_epsilon: config.norm_eps,
     ...(falcon ? { mixer_rms_eps: eps } : {}),
     residual_in_fp32: true,
-    rescale_prenorm_residual: true,
+    rescale_prenorm_residual: RESCALE_PRENORM_RESIDUAL,
     initializer_range: 0.02,
     use_cache: true,
     tie_word_embeddings: config.tie_embeddings,

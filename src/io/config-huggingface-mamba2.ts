@@ -7,6 +7,7 @@ import {
   type ConfigJson,
   checkActivation,
   OWN_TYPE,
+  RESCALE_PRENORM_RESIDUAL,
   type ReadConfig,
   readVocabulary,
   refuse,
@@ -110,7 +111,7 @@ export function writeMamba2(config: Mamba2Config): ConfigJson {
     layer_norm_epsilon: config.norm_eps,
     rms_norm: true,
     residual_in_fp32: true,
-    rescale_prenorm_residual: true,
+    rescale_prenorm_residual: RESCALE_PRENORM_RESIDUAL,
     use_cache: true,
     tie_word_embeddings: config.tie_embeddings,
   };

@@ -20,6 +20,12 @@ export interface ConfigJson {
   own: JsonObject;
 }
 
+/**
+ * False, although our initial weights are scaled: it is for new models there, but transformers 5.23.0 divides out_proj of models that it
+ * loads by sqrt(n_layer) where it is true.
+ */
+export const RESCALE_PRENORM_RESIDUAL = false;
+
 export function refuse(name: string, field: string, value: Json | undefined, remedy: string): never {
   throw new UnsupportedError(
     `configFromJson: expected ${field} in ${name}, got ${JSON.stringify(value) ?? 'none'}. ${remedy}`,

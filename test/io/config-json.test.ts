@@ -120,6 +120,7 @@ test('transformers finds every key it writes itself; what it cannot compute it m
     model_type: 'mamba',
     architectures: ['MambaForCausalLM'],
     torch_dtype: 'float32',
+    rescale_prenorm_residual: false, // true makes transformers 5 change the weights it loads
   });
   for (const change of [
     { rms_norm: false },
