@@ -1,6 +1,7 @@
 /**
- * The gated norm of Mamba-2: RMSNorm over groups of channels with a silu gate in front of it or behind it; and the gate alone, which takes
- * its place in models without it. Source: state-spaces/mamba, ops/triton/layernorm_gated.py.
+ * The gated norm of Mamba-2: RMSNorm over groups of channels with a silu gate in front of it or behind it;
+ * and the gate alone, which takes its place in models without it. Source: state-spaces/mamba,
+ * ops/triton/layernorm_gated.py.
  */
 import { kernelOf } from '../backend/backend.ts';
 import { NORM_BLOCKS } from '../backend/kernels.ts';
@@ -23,7 +24,9 @@ export interface GatedNormOptions {
   eps?: number;
 }
 
-/** RMSNorm over groups of channels, times weight, with a silu gate before or after. x (..., d), weight (d). */
+/**
+ * RMSNorm over groups of channels, times weight, with a silu gate before or after. x (..., d), weight (d).
+ */
 export function gatedRmsNorm(x: Tensor, weight: Tensor, options: GatedNormOptions = {}): Tensor {
   const { z = null, normBeforeGate = false, eps = 1e-5 } = options;
   const groupSize = check(x, weight, options);

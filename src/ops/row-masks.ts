@@ -1,4 +1,7 @@
-/** What sequenceIds and lengths mean for one token, as factors of 0 and 1: for the twins that are composed from primitives. */
+/**
+ * What sequenceIds and lengths mean for one token, as factors of 0 and 1: for the twins that are composed
+ * from primitives.
+ */
 import type { Backend } from '../backend/backend.ts';
 import type { Shape } from '../base/shape.ts';
 import { add, mul } from '../tensor/primitives.ts';

@@ -1,10 +1,12 @@
 /**
- * The recurrence that Mamba-2 and Mamba-3 share (state space duality; Dao and Gu 2024, arXiv 2405.21060, section 6 and listing 1). A head
- * carries a matrix S (p, n); per head, with r ranks that write and read together (r = 1 but for Mamba-3's MIMO):
+ * The recurrence that Mamba-2 and Mamba-3 share (state space duality; Dao and Gu 2024, arXiv 2405.21060,
+ * section 6 and listing 1). A head carries a matrix S (p, n); per head, with r ranks that write and read
+ * together (r = 1 but for Mamba-3's MIMO):
  *   S[t]   = exp(decay[t]) S[t-1] + scale[t] sum_k x[t,k] B[t,k]^T
  *   y[t,k] = (exp(decay[t]) S[t-1] + own[t] sum_j x[t,j] B[t,j]^T) C[t,k] + D x[t,k]
- * Kernels compute it chunk by chunk, as matrix products inside a chunk and a recurrence over chunks: the same function, whatever the
- * chunk. The backward pass recomputes from one saved state per chunk, so memory is O(l / chunk * h * p * n).
+ * Kernels compute it chunk by chunk, as matrix products inside a chunk and a recurrence over chunks: the same
+ * function, whatever the chunk. The backward pass recomputes from one saved state per chunk, so memory is
+ * O(l / chunk * h * p * n).
  */
 import { kernelOf } from '../backend/backend.ts';
 import { SSD_CHUNK, ssdGradPartialSize, ssdPartialSize } from '../backend/kernels.ts';
@@ -24,11 +26,16 @@ export interface SsdCoreOptions {
   D?: Tensor | null;
   /** The state before the first token (b, h, p, n); zeros when omitted. */
   state?: Tensor | null;
-  /** Document of each token, i32 (b, l): the state is reset where it changes. The incoming state belongs to token 0. */
+  /**
+   * Document of each token, i32 (b, l): the state is reset where it changes. The incoming state belongs to
+   * token 0.
+   */
   sequenceIds?: Tensor | null;
   /** Real tokens per row, i32 (b): later positions give 0 and leave the state alone. */
   lengths?: Tensor | null;
-  /** Tokens per chunk, any number from 1 on; default 64. It changes speed, memory and rounding, nothing else. */
+  /**
+   * Tokens per chunk, any number from 1 on; default 64. It changes speed, memory and rounding, nothing else.
+   */
   chunkSize?: number;
 }
 
@@ -40,8 +47,9 @@ export interface SsdResult {
 }
 
 /**
- * x (b, l, r, h, p); decay, at most 0 (-Infinity forgets everything), and scale (b, l, h); B and C (b, l, r, g, n) with head i in group
- * floor(i / (h / g)), so that neighbouring heads share a group. With l = 1 it is a step of decoding.
+ * x (b, l, r, h, p); decay, at most 0 (-Infinity forgets everything), and scale (b, l, h); B and C
+ * (b, l, r, g, n) with head i in group floor(i / (h / g)), so that neighbouring heads share a group. With
+ * l = 1 it is a step of decoding.
  */
 export function ssdCore(
   x: Tensor,
@@ -99,7 +107,10 @@ export function ssdCore(
   return { y, state: stateOut };
 }
 
-/** The same, composed from primitives token by token: slow, memory (b, l, h, p, n), and the truth that the kernels are tested against. */
+/**
+ * The same, composed from primitives token by token: slow, memory (b, l, h, p, n), and the truth that the
+ * kernels are tested against.
+ */
 export function ssdCoreRef(
   x: Tensor,
   decay: Tensor,

@@ -1,10 +1,12 @@
 /**
- * The scan of Mamba-2 (Dao and Gu 2024, arXiv 2405.21060; mamba_chunk_scan_combined in state-spaces/mamba, ops/triton/ssd_combined.py):
+ * The scan of Mamba-2 (Dao and Gu 2024, arXiv 2405.21060; mamba_chunk_scan_combined in state-spaces/mamba,
+ * ops/triton/ssd_combined.py):
  *   dt    = clamp(f(dt + dtBias), dtLimit)                 f = softplus or identity
  *   S[t]  = exp(dt[t] A) S[t-1] + dt[t] x[t] B[t]^T        per head, S (p, n); A is one number per head
  *   y[t]  = (S[t] C[t] + D x[t]) * silu(z[t])
- * It is the selective scan with the same A for all channels and states of a head, which is what lets it be computed as matrix products
- * (ssd-core.ts). Everything in front of and behind that recurrence is composed here.
+ * It is the selective scan with the same A for all channels and states of a head, which is what lets it be
+ * computed as matrix products (ssd-core.ts). Everything in front of and behind that recurrence is composed
+ * here.
  */
 import { ConfigError, ShapeError } from '../base/errors.ts';
 import { expectShape, showShape } from '../base/shape.ts';
@@ -20,13 +22,17 @@ export interface SsdOptions extends Omit<SsdCoreOptions, 'own'> {
   dtBias?: Tensor | null;
   /** Default false, as upstream. The identity above 20. */
   dtSoftplus?: boolean;
-  /** Bounds of dt after softplus, default [0, Infinity]. Outside them no gradient flows into dt. Decoding applies them too. */
+  /**
+   * Bounds of dt after softplus, default [0, Infinity]. Outside them no gradient flows into dt. Decoding
+   * applies them too.
+   */
   dtLimit?: readonly [number, number];
 }
 
 /**
- * x (b, l, h, p), dt (b, l, h), A (h), negative for a stable recurrence; B and C (b, l, g, n) with head i in group floor(i / (h / g)).
- * The state goes in and out as (b, h, p, n), and gradients flow through both. With l = 1 it is a step of decoding.
+ * x (b, l, h, p), dt (b, l, h), A (h), negative for a stable recurrence; B and C (b, l, g, n) with head i in
+ * group floor(i / (h / g)). The state goes in and out as (b, h, p, n), and gradients flow through both. With
+ * l = 1 it is a step of decoding.
  */
 export function ssd(
   x: Tensor,

@@ -1,7 +1,7 @@
 /**
- * The gradient of a reference kernel against finite differences of its forward kernel, in float64. The derivative comes
- * from central differences D(h) and D(2h), extrapolated to (4 D(h) - D(2h)) / 3; its error is below |D(h) - D(2h)|, which
- * bounds the cruder of the two, plus the rounding of the loss divided by h.
+ * The gradient of a reference kernel against finite differences of its forward kernel, in float64. The
+ * derivative comes from central differences D(h) and D(2h), extrapolated to (4 D(h) - D(2h)) / 3; its error
+ * is below |D(h) - D(2h)|, which bounds the cruder of the two, plus the rounding of the loss divided by h.
  */
 import { expect } from 'vitest';
 import type { KernelName } from '../../src/backend/backend.ts';

@@ -1,4 +1,7 @@
-/** Every Grad kernel of the reference against finite differences; gradients-sequence.test.ts has those that run along a sequence. */
+/**
+ * Every Grad kernel of the reference against finite differences; gradients-sequence.test.ts has those that
+ * run along a sequence.
+ */
 import { describe, expect, it } from 'vitest';
 import { NORM_BLOCKS, UNARY } from '../../src/backend/kernels.ts';
 import { Values } from './cases/values.ts';

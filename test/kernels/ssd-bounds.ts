@@ -1,9 +1,10 @@
 /**
- * ssd and its gradients in the quadratic form of the paper, pair of tokens by pair of tokens: token i reads what token j wrote, times
- * exp of the decays between them. It shares nothing with the recurrence of reference/ssd.ts, and every output is a sum of plain products of
- * operands, so the bound of any order of computation (recurrence, chunks of any length) is the sum of their absolute values times the
- * roundings that a product can meet:
- *   - one per factor and per addition: there are no more additions than tokens times ranks, and the terms of the inner products;
+ * ssd and its gradients in the quadratic form of the paper, pair of tokens by pair of tokens: token i reads
+ * what token j wrote, times exp of the decays between them. It shares nothing with the recurrence of
+ * reference/ssd.ts, and every output is a sum of plain products of operands, so the bound of any order of
+ * computation (recurrence, chunks of any length) is the sum of their absolute values times the roundings that
+ * a product can meet:
+ *   - one per factor and per addition: no more additions than tokens times ranks, and terms of inner products;
  *   - one exp and one product per token between j and i, for the recurrence; chunks take fewer;
  *   - the argument of exp, a sum of decays, rounded twice (its parts are to be added in more than float32).
  */
@@ -12,7 +13,10 @@ import type { Floats, Operands } from './harness.ts';
 
 type Common = Operands<'ssd'> | Operands<'ssdGrad'>;
 
-/** Roundings of a product of five operands or fewer, a decay, and what is added once: skip connection, incoming state. */
+/**
+ * Roundings of a product of five operands or fewer, a decay, and what is added once: skip connection,
+ * incoming state.
+ */
 const PRODUCT = 10;
 /** exp is 0 in float32 below this: the size of its argument says nothing more. */
 const VANISHED = 128;
@@ -38,7 +42,10 @@ class Sums {
   }
 }
 
-/** From one token to a later one: the factor, its size (what underflows loses TINY, not EPS of itself), its roundings. */
+/**
+ * From one token to a later one: the factor, its size (what underflows loses TINY, not EPS of itself), its
+ * roundings.
+ */
 interface Path {
   factor: number;
   size: number;
@@ -78,7 +85,10 @@ function headOf(o: Common, row: number, head: number) {
     }
     return line;
   });
-  /** From token j (-1: the incoming state) to token i (`length`: the outgoing state, which is what the last token leaves). */
+  /**
+   * From token j (-1: the incoming state) to token i (`length`: the outgoing state, which is what the last
+   * token leaves).
+   */
   const path = (j: number, i: number): Path | null =>
     length === 0 ? THROUGH : paths[j + 1]![Math.min(i, length - 1)]!;
   /** The weight of what token j wrote in what token i reads. */

@@ -1,7 +1,8 @@
 /**
- * Laws of state space duality on every device: the kernel equals its twin, any chunk, any split and single steps equal the whole, packed
- * documents equal separate ones, ragged rows equal rows alone, the selective scan with one A per head is the same, and so is the matrix form.
- * That rows and cuts keep their bits: test/kernels/ssd-bits.test.ts.
+ * Laws of state space duality on every device: the kernel equals its twin, any chunk, any split and single
+ * steps equal the whole, packed documents equal separate ones, ragged rows equal rows alone, the selective
+ * scan with one A per head is the same, and so is the matrix form. That rows and cuts keep their bits:
+ * test/kernels/ssd-bits.test.ts.
  */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

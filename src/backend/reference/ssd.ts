@@ -1,21 +1,23 @@
 /**
- * State space duality (Mamba-2; Dao and Gu 2024, arXiv 2405.21060), one head of one row at a time. A head carries a matrix S (p, n) that
- * decays as a whole: the scan with one number per head and token in place of the matrix A. In r ranks (Mamba-3, MIMO), with
- * a[t] = exp(decay[t]) and w[t] = sum_k x[t,k] B[t,k]^T:
+ * State space duality (Mamba-2; Dao and Gu 2024, arXiv 2405.21060), one head of one row at a time. A head
+ * carries a matrix S (p, n) that decays as a whole: the scan with one number per head and token in place of
+ * the matrix A. In r ranks (Mamba-3, MIMO), with a[t] = exp(decay[t]) and w[t] = sum_k x[t,k] B[t,k]^T:
  *
  *   S[t]   = a[t] S[t-1] + scale[t] w[t]
- *   R[t]   = a[t] S[t-1] + own[t] w[t]          what token t reads: S[t], but for the weight of the token itself
+ *   R[t]   = a[t] S[t-1] + own[t] w[t]          what token t reads: S[t], but for its own weight
  *   y[t,k] = R[t] C[t,k] + D x[t,k]
  *
- * Backward, from the last token to the first, with dR[t] = sum_k dy[t,k] C[t,k]^T and the adjoint G of the state:
+ * Backward, from the last token to the first, with dR[t] = sum_k dy[t,k] C[t,k]^T and the adjoint G of the
+ * state:
  *
  *   dC[t,k] += R[t]^T dy[t,k]                   dw[t]   = scale[t] G[t] + own[t] dR[t]
  *   dB[t,k] += dw[t]^T x[t,k]                   dx[t,k] = dw[t] B[t,k] + D dy[t,k]
  *   dscale[t] = <G[t], w[t]>                    down[t] = <dR[t], w[t]>
  *   ddecay[t] = <G[t] + dR[t], a[t] S[t-1]>     G[t-1]  = a[t] (G[t] + dR[t])
  *
- * Without `own` it is `scale`, and dscale has both terms. Where a document starts, S[t-1] is 0 and nothing flows back into it. The
- * states are not stored but computed again, chunk by chunk, from the checkpoints of the forward pass.
+ * Without `own` it is `scale`, and dscale has both terms. Where a document starts, S[t-1] is 0 and nothing
+ * flows back into it. The states are not stored but computed again, chunk by chunk, from the checkpoints of
+ * the forward pass.
  */
 import type { Kernels } from '../backend.ts';
 import { startsDocument } from './documents.ts';

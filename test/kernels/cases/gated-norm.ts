@@ -1,4 +1,7 @@
-/** Cases of the gated norm: groups of one channel, of odd sizes, of the whole row; the gate in front, behind, absent, alone. */
+/**
+ * Cases of the gated norm: groups of one channel, of odd sizes, of the whole row; the gate in front, behind,
+ * absent, alone.
+ */
 import { NORM_BLOCKS } from '../../../src/backend/kernels.ts';
 import { type Case, type Operands, out } from '../harness.ts';
 import { define, pick, type Values } from './values.ts';

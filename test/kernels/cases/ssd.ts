@@ -1,6 +1,6 @@
 /**
- * Cases of ssd: lengths around the chunk and chunks longer than the row, ranks, groups, widths of D, every optional operand, decays from
- * those that forget nothing to those that forget everything.
+ * Cases of ssd: lengths around the chunk and chunks longer than the row, ranks, groups, widths of D, every
+ * optional operand, decays from those that forget nothing to those that forget everything.
  */
 import { ssdGradPartialSize, ssdPartialSize } from '../../../src/backend/kernels.ts';
 import { createReference } from '../../../src/backend/reference/index.ts';
@@ -47,7 +47,10 @@ const STATES = [1, 16, 5, 8, 33];
 
 type Decay = 'usual' | 'extreme';
 
-/** Heads and states of the size of real models and around it, across the tiles of every implementation. By number of the case. */
+/**
+ * Heads and states of the size of real models and around it, across the tiles of every implementation. By
+ * number of the case.
+ */
 const WIDE: Record<number, Shape> = {
   100: { b: 1, l: 70, r: 1, h: 2, p: 64, g: 1, n: 128, q: 64 },
   101: { b: 2, l: 40, r: 2, h: 1, p: 65, g: 1, n: 130, q: 32 },
