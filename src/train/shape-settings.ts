@@ -63,7 +63,7 @@ export const SHAPE_DEFAULTS: ShapeSettings = {
 /** State size of Mamba-2 and -3 where no preset names one: official models have 128, for much larger widths. */
 const D_STATE = 64;
 
-/** What an architecture has not. */
+/** What an architecture does not have. */
 const ABSENT: Record<Architecture, readonly (keyof ShapeSettings & string)[]> = {
   mamba1: ['headdim', 'ngroups', 'mimo_rank', 'rope_fraction'],
   mamba2: ['mimo_rank', 'rope_fraction'],
@@ -90,7 +90,7 @@ export function checkShape<S extends ShapedRun>(
   check.within('expand', (x) => x > 0, 'above 0');
   for (const key of ABSENT[arch] ?? [])
     if (settings[key] !== null)
-      check.problems.push(`no ${key}, which ${arch} has not, got ${String(settings[key])}`);
+      check.problems.push(`no ${key}, which ${arch} does not have, got ${String(settings[key])}`);
   const idle = OF_ATTENTION.find((key) => settings[key] !== null);
   if (idle && !attends(settings, preset))
     check.problems.push(`attnLayers to name the layers that ${idle} is for, got none`);

@@ -110,9 +110,9 @@ describe('single numbers', () => {
   });
 
   test.each<[string, Partial<LmSettings>]>([
-    ['no d_conv, which mamba3 has not, got 4', { arch: 'mamba3', d_conv: 4 }],
-    ['no headdim, which mamba1 has not, got 64', { headdim: 64 }],
-    ['no mimo_rank, which mamba2 has not', { arch: 'mamba2', mimo_rank: 2 }],
+    ['no d_conv, which mamba3 does not have, got 4', { arch: 'mamba3', d_conv: 4 }],
+    ['no headdim, which mamba1 does not have, got 64', { headdim: 64 }],
+    ['no mimo_rank, which mamba2 does not have', { arch: 'mamba2', mimo_rank: 2 }],
     ['arch to be one of mamba1, mamba2, mamba3, got rwkv', { arch: 'rwkv' as LmSettings['arch'] }],
     ['headdim 7 must divide d_inner 256', { arch: 'mamba3', headdim: 7 }],
     ['ngroups 3 must divide the heads 4', { arch: 'mamba2', headdim: 64, ngroups: 3 }],
