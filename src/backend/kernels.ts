@@ -229,9 +229,10 @@ export const KERNELS = {
     center: 'int',
   }, // prettier-ignore
 
-  /** The norm that closes a Mamba-2 block: RMS over each group of groupSize channels, times weight (d), with a gate silu(z) on its
-   *  input, y = norm(x silu(z)), or with normBeforeGate 1 on its output, y = norm(x) silu(z). z null = no gate. weight null = no
-   *  norm: y = x silu(z), and groupSize, normBeforeGate and eps say nothing. x, z, y (rows, d); groupSize divides d. */
+  /** The norm that closes a Mamba-2 block: RMS over each group of groupSize channels, times weight (d), with a gate
+   *  silu(z) on its input, y = norm(x silu(z)), or with normBeforeGate 1 on its output, y = norm(x) silu(z). z null =
+   *  no gate. weight null = no norm: y = x silu(z), and groupSize, normBeforeGate and eps say nothing.
+   *  x, z, y (rows, d); groupSize divides d. */
   gatedNorm: {
     x: 'in',
     z: 'in?',
@@ -243,7 +244,7 @@ export const KERNELS = {
     normBeforeGate: 'int',
     eps: 'num',
   }, // prettier-ignore
-  /** Gradients of gatedNorm. dz is given exactly when z is. `partial` is scratch of NORM_BLOCKS * d, as in normGrad. */
+  /** Gradients of gatedNorm. dz is given exactly when z is. `partial` is scratch of NORM_BLOCKS * d. */
   gatedNormGrad: {
     x: 'in',
     z: 'in?',

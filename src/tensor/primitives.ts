@@ -65,7 +65,10 @@ function select(op: 'max' | 'min', a: Tensor, b: Tensor): Tensor {
   return y;
 }
 
-/** x within [low, high]; no gradient outside. Either bound may be infinite. The borders count as inside, as in torch.clamp. */
+/**
+ * x within [low, high], which may be infinite. Outside there is no gradient, at the borders all of it, as in
+ * torch.clamp.
+ */
 export function clamp(x: Tensor, low: number, high: number): Tensor {
   if (!(low <= high)) throw new ConfigError(`clamp: expected low <= high, got [${low}, ${high}].`);
   const y = raw.binary('min', raw.binary('max', x, asTensor(low, x)), asTensor(high, x));
