@@ -72,8 +72,8 @@ static void attention_document_grad(const AttentionShape& o, const AttentionGrad
       attention_pack(g.dy + at, token_step, tokens, d, 1.0f, dy, AT_QUERIES);
       attention_slabs(d, [&](int64_t slab, int64_t x, int64_t columns) {
         const int64_t part = slab * AT_QUERIES * AT_STEP;
-        attention_product<false>(tokens, most, columns, q + part, keys_turned + x * AT_STEP, p, slab > 0);
-        attention_product<false>(tokens, most, columns, dy + part, values_turned + x * AT_STEP, ds, slab > 0);
+        attention_product<false>(tokens, most, columns, q + part, {keys_turned + x * AT_STEP, AT_STEP}, p, slab > 0);
+        attention_product<false>(tokens, most, columns, dy + part, {values_turned + x * AT_STEP, AT_STEP}, ds, slab > 0);
       });
       for (int64_t r = 0; r < tokens; r++) {
         const float lse = g.lse[(row * o.l + t + r) * o.hq + head];
@@ -81,9 +81,9 @@ static void attention_document_grad(const AttentionShape& o, const AttentionGrad
       }
       attention_slabs(d, [&](int64_t slab, int64_t x, int64_t columns) {
         const int64_t part = slab * AT_QUERIES * AT_STEP, block_part = slab * ATTENTION_BLOCK * AT_STEP;
-        attention_product<true>(most, columns, tokens, p, dy + part, dv + block_part, true);
-        attention_product<true>(most, columns, tokens, ds, q + part, dk + block_part, true);
-        attention_product<false>(tokens, columns, most, ds, keys + block_part, dq, false);
+        attention_product<true>(most, columns, tokens, p, {dy + part, AT_STEP}, dv + block_part, true);
+        attention_product<true>(most, columns, tokens, ds, {q + part, AT_STEP}, dk + block_part, true);
+        attention_product<false>(tokens, columns, most, ds, {keys + block_part, AT_STEP}, dq, false);
         for (int64_t r = 0; r < tokens; r++) {
           float* to = g.dq + at + r * token_step + x;
           for (int64_t i = 0; i < columns; i += W) {

@@ -7,16 +7,18 @@
 // rows of its task nor on where a text was cut; and what a row does not see is never multiplied, not even by zero.
 // After Dao et al., "FlashAttention" (2022).
 
-// Rows and vectors of the micro-kernel; a vector divides ATTENTION_BLOCK.
-constexpr int AT_HIGH = MM_ROWS, AT_VECTORS = 2, AT_WIDE = AT_VECTORS * W;
+// Rows and vectors of the micro-kernel. Few rows take more vectors: chains enough to hide the latency of a sum.
+constexpr int AT_HIGH = MM_ROWS;
+constexpr int attention_vectors(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : 2; }
+static_assert(ATTENTION_BLOCK % (8 * W) == 0);
 // Matrices in scratch are slabs of up to ATTENTION_BLOCK columns, rows AT_STEP apart: an odd number of cache lines keeps rows
 // out of each other's sets. A wider matrix is several slabs, one behind the other.
 constexpr int64_t AT_STEP = ATTENTION_BLOCK + 16;
 constexpr int64_t AT_ROWS = 96;
 
-// c = a b, added to c if `add`, in slabs: c (R, V * W), a (R, k) or, TURNED, (k, R), b (k, V * W).
+// c = a b, added to c if `add`: c (R, V * W) and a (R, k) or, TURNED, (k, R) in slabs; b (k, V * W), rows `b_step` apart.
 template <int R, int V, bool TURNED>
-static void attention_micro(int64_t k, const float* a, const float* b, float* c, bool add) {
+static void attention_micro(int64_t k, const float* a, const float* b, int64_t b_step, float* c, bool add) {
   vf acc[R][V];
   MM_UNROLL for (int r = 0; r < R; r++) {
     MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = add ? vload(c + r * AT_STEP + v * W) : vzero();
@@ -29,37 +31,43 @@ static void attention_micro(int64_t k, const float* a, const float* b, float* c,
       MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vfma(ar, bp[v], acc[r][v]);
     }
     a += TURNED ? AT_STEP : 1;
-    b += AT_STEP;
+    b += b_step;
   }
   MM_UNROLL for (int r = 0; r < R; r++) {
     MM_UNROLL for (int v = 0; v < V; v++) vstore(c + r * AT_STEP + v * W, acc[r][v]);
   }
 }
 
-using AttentionMicro = void (*)(int64_t, const float*, const float*, float*, bool);
+using AttentionMicro = void (*)(int64_t, const float*, const float*, int64_t, float*, bool);
 
-template <bool TURNED, int R = AT_HIGH, int V = AT_VECTORS>
+template <bool TURNED, int R = AT_HIGH, int V = attention_vectors(R)>
 static AttentionMicro attention_find(int rows, int vectors) {
   if (rows == R && vectors == V) return attention_micro<R, V, TURNED>;
   if constexpr (V > 1) {
-    if (vectors < V) return attention_find<TURNED, R, V - 1>(rows, vectors);
+    if (rows == R) return attention_find<TURNED, R, V - 1>(rows, vectors);
   }
-  if constexpr (R > 1) return attention_find<TURNED, R - 1, V>(rows, vectors);
+  if constexpr (R > 1 && V == attention_vectors(R)) return attention_find<TURNED, R - 1>(rows, vectors);
   return nullptr;
 }
 
+// A right operand, its rows `step` floats apart.
+struct AttentionRight {
+  const float* at;
+  int64_t step;
+};
+
 // c (rows, columns) = a b, or c += a b; columns are computed up to a whole vector.
 template <bool TURNED>
-static void attention_product(int64_t rows, int64_t columns, int64_t k, const float* a, const float* b, float* c, bool add) {
+static void attention_product(int64_t rows, int64_t columns, int64_t k, const float* a, AttentionRight b, float* c, bool add) {
   if (rows <= 0 || (k <= 0 && add)) return;
   const MatmulCut slivers(0, rows, (rows + AT_HIGH - 1) / AT_HIGH);
   for (int64_t sliver = 0; sliver < slivers.parts; sliver++) {
     const int64_t i = slivers.start(sliver);
-    for (int64_t x = 0; x < columns; x += AT_WIDE) {
-      const int64_t rest = columns - x;
-      const int vectors = rest >= AT_WIDE ? AT_VECTORS : (int)((rest + W - 1) / W);
-      const AttentionMicro micro = attention_find<TURNED>(slivers.size(sliver), vectors);
-      micro(k, a + (TURNED ? i : i * AT_STEP), b + x, c + i * AT_STEP + x, add);
+    const int height = slivers.size(sliver), most = attention_vectors(height);
+    for (int64_t x = 0; x < columns; x += most * W) {
+      const int64_t left = (columns - x + W - 1) / W;
+      const AttentionMicro micro = attention_find<TURNED>(height, left < most ? (int)left : most);
+      micro(k, a + (TURNED ? i : i * AT_STEP), b.at + x, b.step, c + i * AT_STEP + x, add);
     }
   }
 }
@@ -83,12 +91,21 @@ static void attention_pack(const float* from, int64_t step, int64_t rows, int64_
   }
 }
 
-// The same turned: a slab of d rows and `rows` columns.
+// The same turned: a slab of d rows and `rows` columns. 16 by 16, so that cache lines are read and written as a whole.
 static void attention_pack_turned(const float* from, int64_t step, int64_t rows, int64_t d, float* to) {
-  const int64_t whole = (rows + W - 1) / W * W;
-  for (int64_t r = 0; r < whole; r += 4) {
-    const int64_t left = rows - r < 0 ? 0 : rows - r;
-    matmul_turn(from + (left ? r : 0) * step, step, left < 4 ? left : 4, d, to + r, AT_STEP);
+  constexpr int64_t LINE = 16;
+  for (int64_t r = 0; r < rows; r += LINE) {
+    const int64_t count = rows - r < LINE ? rows - r : LINE, whole = (count + W - 1) / W * W;
+    for (int64_t q = 0; q < d; q += LINE) {
+      const int64_t deep = d - q < LINE ? d - q : LINE;
+      for (int64_t i = 0; i < whole; i += 4) {
+        const int64_t left = count - i < 0 ? 0 : count - i;
+        const float* corner = from + (left ? r + i : 0) * step + q;
+        // Rows are too far apart for the hardware to guess; many share a set of the first cache, so: into the second.
+        for (int64_t j = 0; j < 4; j++) __builtin_prefetch(corner + (LINE + j) * step, 0, 2);
+        matmul_turn(corner, step, left < 4 ? left : 4, deep, to + q * AT_STEP + r + i, AT_STEP);
+      }
+    }
   }
 }
 
@@ -175,6 +192,7 @@ static void attention_rows(const AttentionShape& o, float* y, float* lse, int64_
     memset(sums + slab * AT_ROWS * AT_STEP, 0, (size_t)(n * AT_STEP) * sizeof(float));
   }
   const MatmulCut slivers(0, n, (n + AT_HIGH - 1) / AT_HIGH);
+  const bool in_place = slivers.parts == 1 && d % W == 0;  // values are read once, as whole vectors
   for (int64_t block = 0; block < seen(n - 1); block += ATTENTION_BLOCK) {
     const auto in_block = [&](int64_t r) {
       const int64_t count = seen(r) - block;
@@ -182,14 +200,14 @@ static void attention_rows(const AttentionShape& o, float* y, float* lse, int64_
     };
     const int64_t key = ((row * o.c + first + block) * o.hk + kv) * d;
     attention_pack_turned(o.k + key, key_step, in_block(n - 1), d, turned);
-    attention_pack(o.v + key, key_step, in_block(n - 1), d, 1.0f, values, ATTENTION_BLOCK);
+    if (!in_place) attention_pack(o.v + key, key_step, in_block(n - 1), d, 1.0f, values, ATTENTION_BLOCK);
     for (int64_t sliver = 0; sliver < slivers.parts; sliver++) {
       const int64_t i = slivers.start(sliver), rows = slivers.size(sliver);
       const int64_t most = in_block(i + rows - 1), least = in_block(i);
       if (most == 0) continue;
       attention_slabs(d, [&](int64_t slab, int64_t x, int64_t columns) {
-        attention_product<false>(rows, most, columns, queries + (slab * AT_ROWS + i) * AT_STEP, turned + x * AT_STEP, scores,
-                                 slab > 0);
+        attention_product<false>(rows, most, columns, queries + (slab * AT_ROWS + i) * AT_STEP, {turned + x * AT_STEP, AT_STEP},
+                                 scores, slab > 0);
       });
       for (int64_t r = 0; r < rows; r++) {
         if (in_block(i + r) == 0) continue;
@@ -201,13 +219,14 @@ static void attention_rows(const AttentionShape& o, float* y, float* lse, int64_
         });
       }
       // The keys that all rows see together, the others row by row.
-      attention_slabs(d, [&](int64_t slab, int64_t, int64_t columns) {
-        const float* value = values + slab * ATTENTION_BLOCK * AT_STEP;
+      attention_slabs(d, [&](int64_t slab, int64_t x, int64_t columns) {
+        const AttentionRight value =
+            in_place ? AttentionRight{o.v + key + x, key_step} : AttentionRight{values + slab * ATTENTION_BLOCK * AT_STEP, AT_STEP};
         float* sum = sums + (slab * AT_ROWS + i) * AT_STEP;
         attention_product<false>(rows, columns, least, scores, value, sum, true);
         for (int64_t r = 0; r < rows; r++) {
-          attention_product<false>(1, columns, in_block(i + r) - least, scores + r * AT_STEP + least, value + least * AT_STEP,
-                                   sum + r * AT_STEP, true);
+          attention_product<false>(1, columns, in_block(i + r) - least, scores + r * AT_STEP + least,
+                                   {value.at + least * value.step, value.step}, sum + r * AT_STEP, true);
         }
       });
     }
