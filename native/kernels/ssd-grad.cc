@@ -33,11 +33,12 @@ struct SsdShares {
 };
 
 // From dM and C B^T to M, to the gradient of C B^T (`add`ed or stored), and to the shares of the tokens.
-static void ssd_unmix(float* M, const float* dM, const float* products, float* dproducts, bool add, int64_t width,
-                      const SsdWeights& w, int64_t tokens, int64_t ranks, const SsdShares& shares) {
+static __attribute__((noinline)) void ssd_unmix(float* M, const float* dM, const float* products, float* dproducts, bool add,
+                                                int64_t width, SsdWeights& w, int64_t ranks, const SsdShares& shares) {
   for (int64_t j = 0; j < width; j += W) vstore(shares.columns + j, vzero()), vstore(shares.below + j, vzero());
-  for (int64_t t = tokens - 1; t >= 0; t--) {
+  for (int64_t t = w.rows / ranks - 1; t >= 0; t--) {
     const int64_t first = t * ranks, after = first + ranks;
+    w.aim(first, ranks);
     vf passing = vzero();
     for (int64_t j = 0; j < first; j += W) {
       const vi seen = vlanes((int)(first - j));
@@ -82,7 +83,7 @@ static SsdMatrix ssd_total(float* to, const float* from, int64_t stride, int64_t
   return {to, step};
 }
 
-static float ssd_dot(SsdMatrix a, SsdMatrix b, int64_t rows, int64_t columns) {
+static __attribute__((noinline)) float ssd_dot(SsdMatrix a, SsdMatrix b, int64_t rows, int64_t columns) {
   vf sum = vzero();
   for (int64_t i = 0; i < rows; i++)
     for (int64_t j = 0; j < columns; j += W) sum += vload(a.at + i * a.step + j) * vload(b.at + i * b.step + j);
@@ -117,8 +118,8 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
     const int32_t* visible = ssd_visible((int32_t*)take(width), width, r);
     SsdWeights w(take, width);
     const SsdShares shares = {take(width), take(width), take(width), take(width)};
-    float *M = take(width * width), *dM = take(width * width), *ups = take(width * pw), *weighted = take(width * pw);
-    float *spaceB = take(width * nw), *spaceC = take(width * nw), *turned_x = take(p * width), *first_state = take(p * nw);
+    float *M = take(width * width), *dM = take(width * width), *turned_x = take(p * width), *weighted = take(width * pw);
+    float *space_x = take(width * pw), *space_dy = take(width * pw), *spaceB = take(width * nw), *spaceC = take(width * nw);
     float *skip = take(pw), *fade = take(nw), *written = take(width), *read = take(width);
     float* states = partial.states + task * cells * p * nw;
 
@@ -138,7 +139,7 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
           for (int64_t i = 0; i < nw; i++) fade[i] = w.end;
         };
         const SsdMatrix checkpoint = {checkpoints + ((row * chunks + chunk) * s.h + head) * p * n, n};
-        const SsdMatrix initial = ssd_whole(checkpoint, p, n, first_state);
+        const SsdMatrix initial = ssd_whole(checkpoint, p, n, states);
         const auto before = [&](int64_t t) -> SsdMatrix {
           return walk.cell(t) == 0 ? initial : SsdMatrix{states + walk.cell(t) * p * nw, nw};
         };
@@ -161,27 +162,28 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
           const bool continues = !walk.fresh(start), continued = end == walk.length ? dstate_out != nullptr : !walk.fresh(end);
           const int64_t tokens = end - start, rows = tokens * r, at = s.at_head(row, start, head);
           const int64_t at_group = s.at_group(row, start, group), at_part = task * s.l * r + start * r;
-          const SsdMatrix inputs = {x + at, head_step}, ups_in = {dy + at, head_step};
+          // Packed here, and fetched for the head that comes next.
+          const SsdMatrix inputs = ssd_weighted({x + at, head_step}, nullptr, rows, p, space_x, p);
+          const SsdMatrix ups = ssd_weighted({dy + at, head_step}, nullptr, rows, p, space_dy, p);
           const SsdMatrix rowsB = ssd_whole({B + at_group, group_step}, rows, n, spaceB);
           const SsdMatrix rowsC = ssd_whole({C + at_group, group_step}, rows, n, spaceC);
-          const SsdMatrix up = ssd_weighted(ups_in, nullptr, rows, p, ups);
           weigh(start, end);
 
           SsdProduct product;  // dM = dy x^T
           product.visible = visible, product.lower = true, product.ranks = r;
-          product.a1 = ups_in, product.b1 = ssd_turned(inputs, rows, p, turned_x), product.k1 = p;
+          product.a1 = ups, product.b1 = ssd_turned(inputs, rows, p, turned_x), product.k1 = p;
           product.c = dM, product.c_step = width;
           ssd_multiply(product, rows, rows);
           ssd_unmix(M, dM, partial.products + s.at_products(row, start, group), partial.dproducts + at_part * width, add, width,
-                    w, tokens, r, shares);
+                    w, r, shares);
 
           product = SsdProduct();  // dx = exp(a[end] - a) scale B dS + D dy + M^T dy
           if (continued) {
             product.a1 = {B + at_group, group_step}, product.k1 = n, product.weight = w.into;
             product.b1 = ssd_turned({dS, nw}, p, n, partial.turned + task * n * pw);
           }
-          if (D) product.init = up, product.start = skip;
-          product.a2 = {M, width}, product.b2 = up, product.k2 = rows, product.shape = SSD_UPPER;
+          if (D) product.init = ups, product.start = skip;
+          product.a2 = {M, width}, product.b2 = ups, product.k2 = rows, product.shape = SSD_UPPER;
           product.visible = visible, product.ranks = r;
           product.c = dx + at, product.c_step = head_step;
           ssd_multiply(product, rows, p);
@@ -200,7 +202,7 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
           product.c = partial.dC + at_part * nw, product.c_step = nw;
           if (add) product.init = {product.c, nw};
           if (continues) {
-            product.a1 = ups_in, product.b1 = before(start), product.k1 = p, product.weight = w.in;
+            product.a1 = ups, product.b1 = before(start), product.k1 = p, product.weight = w.in;
             product.dots = read, product.dot_with = rowsC.at, product.dot_step = rowsC.step;
           }
           if (continues || !add) ssd_multiply(product, rows, whole);
@@ -210,7 +212,7 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
           if (continues) {  // dS = exp(a[end]) dS + (exp(a) dy)^T C
             product = SsdProduct();
             if (continued) product.init = {dS, nw}, product.start = fade;
-            product.a2 = ssd_weighted(ups_in, w.in, rows, p, weighted), product.b2 = rowsC, product.k2 = rows;
+            product.a2 = ssd_weighted(ups, w.in, rows, p, weighted), product.b2 = rowsC, product.k2 = rows;
             product.c = dS, product.c_step = nw;
             ssd_multiply(product, p, whole);
           }
@@ -232,8 +234,7 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
           }
           for (int64_t k = 0; dD && k < rows; k++) {
             for (int64_t i = 0; i < p; i += W) {
-              const int count = p - i < W ? (int)(p - i) : W;
-              const vf sum = vload(sumD + i) + vload(up.at + k * up.step + i) * vload_some(inputs.at + k * head_step + i, count);
+              const vf sum = vload(sumD + i) + vload(ups.at + k * pw + i) * vload(inputs.at + k * pw + i);
               vstore(sumD + i, sum);
             }
           }

@@ -147,7 +147,7 @@ static void ssd_multiply(const SsdProduct& s, int64_t m, int64_t columns) {
 }
 
 // Rows of a matrix in whole vectors, zeros behind them; copied to `space` only where they are not that already.
-static SsdMatrix ssd_whole(SsdMatrix from, int64_t rows, int64_t columns, float* space) {
+static __attribute__((noinline)) SsdMatrix ssd_whole(SsdMatrix from, int64_t rows, int64_t columns, float* space) {
   if (columns % W == 0) return from;
   const int64_t step = ssd_padded(columns);
   for (int64_t i = 0; i < rows; i++)
@@ -160,8 +160,8 @@ static SsdMatrix ssd_whole(SsdMatrix from, int64_t rows, int64_t columns, float*
 
 // The same with a weight for every row (null = 1), always copied. Fetches what stands `ahead` of it: rows are too far apart for
 // the hardware to guess.
-static SsdMatrix ssd_weighted(SsdMatrix from, const float* weight, int64_t rows, int64_t columns, float* space,
-                              int64_t ahead = 0) {
+static __attribute__((noinline)) SsdMatrix ssd_weighted(SsdMatrix from, const float* weight, int64_t rows, int64_t columns,
+                                                        float* space, int64_t ahead = 0) {
   const int64_t step = ssd_padded(columns);
   for (int64_t i = 0; i < rows; i++) {
     const vf w = vset1(weight ? weight[i] : 1.0f);
@@ -174,9 +174,14 @@ static SsdMatrix ssd_weighted(SsdMatrix from, const float* weight, int64_t rows,
   return {space, step};
 }
 
+static __attribute__((noinline)) void ssd_transpose(float* out, int64_t out_step, const float* in, int64_t in_step,
+                                                    int64_t rows, int64_t columns) {
+  scan_transpose(out, out_step, in, in_step, rows, columns, 1.0f);
+}
+
 // Transposed, (columns, rows) in rows of whole vectors; what stands behind the numbers is not looked at by anyone.
 static SsdMatrix ssd_turned(SsdMatrix from, int64_t rows, int64_t columns, float* space) {
   const int64_t step = ssd_padded(rows);
-  scan_transpose(space, step, from.at, from.step, rows, columns, 1.0f);
+  ssd_transpose(space, step, from.at, from.step, rows, columns);
   return {space, step};
 }

@@ -1,7 +1,7 @@
 // State space duality: a scan whose state decays as a whole, in pieces of SSD_ROWS rows that are matrix products; see
 // src/backend/reference/ssd.ts for the equations and Dao and Gu (2024), section 6, for the idea.
 //
-// Within a piece, with a[t] = the sum of decays up to t, y = exp(a) C S + M x with M[t][j] = (C[t] . B[j]) exp(a[t] - a[j]) scale[j]
+// Within a piece, with a[t] the sum of its decays up to t, y = exp(a) C S + M x, M[t][j] = (C[t] . B[j]) exp(a[t] - a[j]) scale[j]
 // for j <= t, and S becomes exp(a[end]) S + sum over j of exp(a[end] - a[j]) scale[j] x[j] B[j]^T. A piece never crosses a chunk,
 // a document or the end of the row: nothing has to be masked but the triangle. C B^T is computed once for all heads of a group.
 //
@@ -64,13 +64,16 @@ struct SsdWeights {
   float *in;           // exp(a[t]): of the state before, in token t
   float *out, *into;   // exp(a[end] - a[t]), and that times scale: of token t, in the state after
   float end;           // exp(a[end])
+  float *far, *near;   // exp(a[pivot] - a[j]) of rows j before the pivot, exp(a[row] - a[pivot]) of rows from it on
+  int64_t pivot, rows;
 
   MAMBA_INLINE SsdWeights(SsdSpace& space, int64_t width) {
     hi = space(width), lo = space(width), scale = space(width), own = space(width);
-    in = space(width), out = space(width), into = space(width);
+    in = space(width), out = space(width), into = space(width), far = space(width), near = space(width);
   }
   // Token i of the piece is i * step behind the pointers.
-  void read(const float* decays, const float* scales, const float* owns, int64_t step, int64_t tokens, int64_t ranks) {
+  __attribute__((noinline)) void read(const float* decays, const float* scales, const float* owns, int64_t step, int64_t tokens,
+                                      int64_t ranks) {
     double a = 0;
     for (int64_t i = 0; i < tokens; i++) {
       // e^-128 is 0 already; -infinity would leave no difference to take.
@@ -81,7 +84,8 @@ struct SsdWeights {
         scale[k] = scales[i * step], own[k] = owns[i * step];
       }
     }
-    const int64_t rows = tokens * ranks, last = rows - 1;
+    rows = tokens * ranks, pivot = -1;
+    const int64_t last = rows - 1;
     for (int64_t k = 0; k < rows; k += W) {
       const int count = rows - k < W ? (int)(rows - k) : W;
       const vf high = vload_some(hi + k, count), low = vload_some(lo + k, count);
@@ -92,8 +96,24 @@ struct SsdWeights {
     }
     end = in[last];
   }
+  // Call this for a token, whose first row is `first`, before asking for `between`: most exps become products.
+  MAMBA_INLINE void aim(int64_t first, int64_t ranks) {
+    int64_t at = first;
+    while (at % 16 != 0) at -= ranks;
+    if (at == pivot) return;
+    pivot = at;
+    for (int64_t j = 0; j < pivot; j += W) vstore(far + j, decay(pivot, j));
+    for (int64_t j = pivot; j < rows; j += W) {
+      vstore(near + j, vexp((vload(hi + j) - hi[pivot]) + (vload(lo + j) - lo[pivot])));
+    }
+  }
   // exp(a[row] - a[j]) for W rows j from `from` on.
   MAMBA_INLINE vf between(int64_t row, int64_t from) const {
+    return from + W <= pivot ? vload(far + from) * near[row] : decay(row, from);
+  }
+
+ private:
+  MAMBA_INLINE vf decay(int64_t row, int64_t from) const {
     return vexp((hi[row] - vload(hi + from)) + (lo[row] - vload(lo + from)));
   }
 };
@@ -146,12 +166,16 @@ static void ssd_groups(const Ctx& ctx, const SsdShapes& s, const SsdWalk& cut, c
 }
 
 // M of one head, from its C B^T.
-static void ssd_mix(float* M, const float* products, int64_t width, const SsdWeights& w, int64_t tokens, int64_t ranks) {
-  for (int64_t t = 0; t < tokens; t++) {
-    const int64_t first = t * ranks;
+static __attribute__((noinline)) void ssd_mix(float* M, const float* products, int64_t width, SsdWeights& w,
+                                              int64_t ranks) {
+  for (int64_t first = 0; first < w.rows; first += ranks) {
+    w.aim(first, ranks);
     for (int64_t j = 0; j < first; j += W) {
       const vf weight = w.between(first, j) * vload(w.scale + j);
-      for (int64_t k = first; k < first + ranks; k++) vstore(M + k * width + j, vload(products + k * width + j) * weight);
+      for (int64_t k = first; k < first + ranks; k++) {
+        prefetch_read(products + (k + w.rows) * width + j);  // of the next piece
+        vstore(M + k * width + j, vload(products + k * width + j) * weight);
+      }
     }
     for (int64_t k = first; k < first + ranks; k++)
       for (int64_t j = first; j < first + ranks; j++) M[k * width + j] = products[k * width + j] * w.own[first];
@@ -235,8 +259,8 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
     SsdSpace take = {(float*)scratch};
     const int32_t* visible = ssd_visible((int32_t*)take(s.width), s.width, r);
     SsdWeights w(take, s.width);
-    float *M = take(s.width * s.width), *in = take(s.width * pw), *fed = take(s.width * pw), *S = take(n * pw), *turned = take(p * n);
-    float *skip = take(pw), *fade = take(pw);
+    float *M = take(s.width * s.width), *in = take(s.width * pw), *fed = take(s.width * pw);
+    float *S = take(n * pw), *turned = take(p * n), *skip = take(pw), *fade = take(pw);
     for (int64_t i = 0; i < p; i++) skip[i] = D ? D[d_width == 1 ? head : head * s.p + p0 + i] : 0.0f;
 
     // The state is nothing, or `flat` (p, n) as outside, or else S.
@@ -246,7 +270,7 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
     bool empty = !state;
     const auto store = [&](float* to) {
       if (empty) memset(to, 0, (size_t)(p * n) * sizeof(float));
-      else if (!flat) scan_transpose(to, n, S, pw, n, p, 1.0f);
+      else if (!flat) ssd_transpose(to, n, S, pw, n, p);
       else if (flat != to) memcpy(to, flat, (size_t)(p * n) * sizeof(float));
     };
     int64_t kept = 0;
@@ -269,10 +293,10 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
         flat = after, empty = false;
         continue;
       }
-      if (!empty && flat) scan_transpose(S, pw, flat, n, p, n, 1.0f);
+      if (!empty && flat) ssd_transpose(S, pw, flat, n, p, n);
       flat = nullptr;
       w.read(decay + at_token, scale + at_token, own + at_token, s.h, tokens, r);
-      ssd_mix(M, partial + s.at_products(row, start, group), s.width, w, tokens, r);
+      ssd_mix(M, partial + s.at_products(row, start, group), s.width, w, r);
       const SsdMatrix from = {x + at, head_step};
       SsdProduct product;  // y = exp(a) C S + D x + M x
       product.a1 = {C + at_group, group_step}, product.b1 = {S, pw}, product.k1 = empty ? 0 : n;
@@ -285,7 +309,7 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
       product = SsdProduct();  // S = exp(a[end]) S + B^T x
       for (int64_t i = 0; i < pw; i++) fade[i] = w.end;
       if (!empty) product.init = {S, pw}, product.start = fade;
-      product.a2 = {B + at_group, group_step}, product.b2 = ssd_weighted(from, w.into, rows, p, fed), product.k2 = rows;
+      product.a2 = {B + at_group, group_step}, product.b2 = ssd_weighted({in, pw}, w.into, rows, p, fed), product.k2 = rows;
       product.c = S, product.c_step = pw;
       ssd_multiply(product, n, p);
       empty = false;
