@@ -113,6 +113,27 @@ describe('which weights are narrow', () => {
     expect(kept['backbone.layers.0.norm2.weight']).toBe('f32');
   });
 
+  it.each([
+    ['mamba2-tied/hf', [], ['A_log', 'D', 'dt_bias', 'conv1d.weight', 'conv1d.bias', 'norm.weight']],
+    ['mamba2-g2/codestral', ['in_proj.bias'], ['A_log', 'D', 'dt_bias', 'conv1d.weight', 'norm.weight']],
+    ['mamba2-hybrid/orig', [], ['A_log', 'D', 'dt_bias', 'conv1d.weight']],
+    [
+      'mamba3-mimo-norm/orig',
+      [],
+      ['B_bias', 'C_bias', 'B_norm.weight', 'C_norm.weight', 'D', 'dt_bias', 'mimo_x', 'mimo_z', 'mimo_o'],
+    ],
+  ])('%s: matrices are narrow, what the recurrence amplifies is not', async (name, more, vectors) => {
+    for (const weights of NARROW) {
+      const types = typesOf(await load(fixturePath(name), createReference(), weights));
+      for (const [tensor, dtype] of Object.entries(types)) {
+        const isKept = dtype === weights || dtype === 'f16' || dtype === 'q8';
+        expect(MATRIX.test(tensor) ? isKept : dtype === 'f32', `${weights} ${tensor} ${dtype}`).toBe(true);
+      }
+      for (const vector of [...vectors, ...more])
+        expect(types[`backbone.layers.0.mixer.${vector}`]).toBe('f32');
+    }
+  });
+
   it.each(NARROW)(
     '%s in memory and in a GGUF file are the same bytes, whichever came first',
     async (weights) => {
@@ -214,12 +235,12 @@ describe('a narrow model', () => {
     const wide = await loadModel(fixturePath('falcon-mamba/hf'), { device: 'reference' });
     const { state } = noGrad(() => wide.forward(ids));
     const bytes = await state.toBytes();
-    const before = await state.layers[1]!.ssm.floats();
+    const before = await state.layers[1]!.ssm!.floats();
     for (const weights of NARROW) {
       const model = await loadModel(fixturePath('falcon-mamba/hf'), { device: 'reference', weights });
       expect(model.fingerprint).toBe(wide.fingerprint);
       const taken = State.fromBytes(bytes, model);
-      expect(await taken.layers[1]!.ssm.floats()).toEqual(before);
+      expect(await taken.layers[1]!.ssm!.floats()).toEqual(before);
       expect(noGrad(() => model.forward([[6]], { state: taken })).state.tokens).toEqual([6]);
       const own = noGrad(() => model.forward(ids)).state;
       expect(own.sizeBytes).toBe(state.sizeBytes);
@@ -304,7 +325,7 @@ describe('what cannot be loaded', () => {
     await convertModel(folder, path, { format: 'gguf', weights });
     const bytes = new Uint8Array(readFileSync(path));
     const { tensors } = await openGguf(memorySource(bytes.slice(), path));
-    const { start, type } = tensors.get(toGgufName(TENSOR)!)!;
+    const { start, type } = tensors.get(toGgufName(TENSOR, 'mamba')!)!;
     new DataView(bytes.buffer).setUint16(start + 2 * type.bytes, scale, true);
     writeFileSync(path, bytes);
     await expect(loadModel(path)).rejects.toThrow(FormatError);

@@ -47,8 +47,8 @@ export function chooseModel(files: readonly Listed[], repo: string, path: string
   const here = (name: string): boolean => names.has(folder + name);
   const main = isFile ? path : mainOf(inFolder, here, folder, repo);
   const tokenizer = tokenizerFiles(here);
-  const configs = main.endsWith(CONSOLIDATED_FILE) ? [CONFIG_FILE, PARAMS_FILE] : [CONFIG_FILE];
-  const texts = GGUF.test(main) ? tokenizer : [...configs, ...tokenizer].filter(here);
+  const params = main.endsWith(CONSOLIDATED_FILE) ? [PARAMS_FILE] : [];
+  const texts = GGUF.test(main) ? tokenizer : [CONFIG_FILE, ...tokenizer, ...params].filter(here);
   return { texts: texts.map((name) => folder + name), main };
 }
 

@@ -96,6 +96,45 @@ describe('convert', () => {
     expect(2 * JSON.parse(stdout).weightBytes).toBe(4 * (await loadModel(at('narrow'))).parameterCount);
   });
 
+  it('layouts of other programs; what files do not record is said with --config', async () => {
+    const model = new LanguageModel(
+      { model_type: 'mamba2', vocab_size: 256, d_model: 32, n_layer: 1, d_state: 8, headdim: 8, ngroups: 2 },
+      { seed: 5 },
+    );
+    model.tokenizer = byteTokenizer();
+    await saveModel(model, at('two'));
+    for (const [format, files] of [
+      ['original', ['config.json', 'mamba_tokenizer.json', 'pytorch_model.bin']],
+      ['codestral', ['consolidated.safetensors', 'mamba_tokenizer.json', 'params.json']],
+    ] as const) {
+      const { code, stderr } = await convert('two', format, '--format', format);
+      expect(code).toBe(0);
+      expect(readdirSync(at(format)).sort()).toEqual(files);
+      expect(stderr.includes('does not tell it d_state 8, headdim 8')).toBe(format === 'codestral');
+      expect((await loadModel(at(format))).fingerprint).toBe(model.fingerprint);
+    }
+    const config = ['--config', 'norm_groups=1'];
+    expect((await convert('codestral', 'ungrouped', '--format', 'hf', ...config)).code).toBe(0);
+    const { config: kept } = await loadModel(at('ungrouped'));
+    expect(kept).toMatchObject({ norm_groups: 1, ngroups: 2 });
+    const info = await cli(['info', '--model', at('two'), ...config, '--json']);
+    expect(JSON.parse(info.stdout).model.config).toMatchObject({ norm_groups: 1 });
+    const asked = ['logits', '--model', at('two'), '--ids', '1,2,3'];
+    const logits = async (path: string, ...more: string[]) => {
+      expect((await cli([...asked, '--out', at(path), ...more])).code).toBe(0);
+      return readFileSync(at(path), 'latin1');
+    };
+    expect(await logits('a.safetensors', ...config)).not.toBe(await logits('b.safetensors'));
+
+    const none = await cli(['info', '--model', at('model'), ...config]);
+    expect(none.stderr).toContain('expected a Mamba-2 with a gated norm beside norm_groups');
+    expect(none.code).toBe(1);
+    for (const value of ['norm_groups', 'norm_groups=0', 'A_activation=relu', 'd_model=8', '=1']) {
+      const wrong = await cli(['info', '--model', at('two'), '--config', value]);
+      expect([value, wrong.code]).toEqual([value, 2]);
+    }
+  });
+
   it('usage errors and failures', async () => {
     const wrong = await convert('model', 'x', '--format', 'hf', '--weights', 'q4_0');
     expect(wrong).toMatchObject({ code: 2 });

@@ -161,11 +161,14 @@ describe('which files', () => {
   };
   const single = { 'model.safetensors': weights };
   const gguf = { 'model.Q8_0.gguf': weights };
+  const codestral = { 'params.json': '{"dim": 8}', 'consolidated.safetensors': weights };
   it.each([
     ['safetensors first', { ...gguf, ...bin, ...binShards, ...shards, ...single }, single],
     ['then their shards', { ...gguf, ...bin, ...binShards, ...shards }, shards],
     ['then torch weights', { ...gguf, ...binShards, ...bin }, bin],
     ['then their shards', { ...gguf, ...binShards, 'pytorch_model-3.bin': shard(3) }, binShards],
+    ['then the layout of Codestral', { ...gguf, ...codestral }, codestral],
+    ['whose params.json is not needed otherwise', { ...codestral, ...shards }, shards],
     ['then a GGUF file, without config.json', { ...gguf, 'notes.txt': 'x' }, gguf],
   ])('%s', async (_, files, wanted) => {
     hub.add(ID, { ...texts, ...files });
