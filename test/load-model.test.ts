@@ -16,6 +16,7 @@ import {
   useDevice,
 } from '../src/index.node.ts';
 import { encodeSafetensors, type TensorEntry } from '../src/io/index.ts';
+import type { Mamba1 } from '../src/models/mamba1.ts';
 import { byteTokenizer, tokenizerFromFiles, trainBpe } from '../src/text/index.ts';
 import { fixturePath } from './support/oracle.ts';
 import { settle } from './support/settle.ts';
@@ -111,7 +112,7 @@ describe('loadModel and saveModel', () => {
 
   it('reports weights that are not finite by name, and frees what it made', async () => {
     const model = new LanguageModel(ODD);
-    const { D } = model.backbone.layers[1]!.mixer;
+    const { D } = model.backbone.layers[1]!.mixer as Mamba1;
     const values = await D.floats();
     values[3] = Number.NaN;
     values[5] = Number.NEGATIVE_INFINITY;
