@@ -1,10 +1,11 @@
 /**
  * Training speed of a whole step (forward, backward, clipping, AdamW), side by side with mambapy on PyTorch in alternating rounds: same shapes,
- * same thread count, tokens/s, peak memory and the ratio. `npm run bench train -- --d_model 256 --rounds 5`
+ * same thread count, tokens/s, peak memory and the ratio. `npm run bench train -- --d_model 256 --rounds 5`; with `--arch 2` or `3`
+ * Mamba-2 or -3 alone, heads and states as `train lm` gives them.
  */
 import { resourceUsage } from 'node:process';
 import { currentDevice, LanguageModel, scope, Tensor } from '../dist/index.node.js';
-import { AdamW } from '../dist/train/index.js';
+import { AdamW, SHAPE_DEFAULTS, shapeInput } from '../dist/train/index.js';
 import { openPeer } from './_peer.mjs';
 import { median, numbers, printMachine, spread } from './_report.mjs';
 
@@ -17,11 +18,16 @@ const o = numbers({
   threads: 2,
   rounds: 5,
   sequential: 0,
+  arch: 1,
 });
 process.env.MAMBA_THREADS = String(o.threads);
 
 const device = currentDevice();
-const model = new LanguageModel({ d_model: o.d_model, n_layer: o.n_layer, vocab_size: o.vocab });
+const shape = shapeInput(
+  { ...SHAPE_DEFAULTS, arch: `mamba${o.arch}` },
+  { d_model: o.d_model, n_layer: o.n_layer },
+);
+const model = new LanguageModel({ ...shape, vocab_size: o.vocab });
 const optimizer = new AdamW(model.namedParameters(), { maxNorm: 1 });
 const ids = Int32Array.from({ length: o.batch * o.length }, () => Math.floor(Math.random() * o.vocab));
 const tokens = ids.length;
@@ -40,10 +46,10 @@ async function step() {
   return (performance.now() - start) / 1000;
 }
 
-const peer = await openPeer(o.threads);
+const peer = o.arch === 1 ? await openPeer(o.threads) : null;
 printMachine(`device ${device.description}`, ...(peer ? [peer.version] : []));
 console.log(
-  `d_model ${o.d_model}, ${o.n_layer} layers, batch ${o.batch} x ${o.length}, ${o.threads} threads, f32, ${o.rounds} rounds`,
+  `mamba${o.arch}, d_model ${o.d_model}, ${o.n_layer} layers, batch ${o.batch} x ${o.length}, ${o.threads} threads, f32, ${o.rounds} rounds`,
 );
 const request = {
   what: 'train',

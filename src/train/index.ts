@@ -93,7 +93,7 @@ export {
   textTable,
   verdict,
 } from './scores-text.ts';
-export type { ShapeSettings } from './shape-settings.ts';
+export { SHAPE_DEFAULTS, type ShapeSettings, shapeInput } from './shape-settings.ts';
 export { type Loss, type StepOptions, type StepOutcome, trainStep } from './step.ts';
 export type { Figures, LossOptions, Task } from './task.ts';
 export {
