@@ -7,18 +7,20 @@ import {
   currentDevice,
   FormatError,
   LanguageModel,
+  type LoadModelOptions,
   loadModel,
   noGrad,
   onDeviceNotice,
   openDefaultDevice,
   openDevice,
+  State,
   saveModel,
   useDevice,
 } from '../src/index.node.ts';
 import { encodeSafetensors, type TensorEntry } from '../src/io/index.ts';
 import type { Mamba1 } from '../src/models/mamba1.ts';
 import { byteTokenizer, tokenizerFromFiles, trainBpe } from '../src/text/index.ts';
-import { fixturePath } from './support/oracle.ts';
+import { fixturePath, maxAbsDiff, readFixture, rowsOf } from './support/oracle.ts';
 import { settle } from './support/settle.ts';
 
 beforeEach(settle);
@@ -108,6 +110,25 @@ describe('loadModel and saveModel', () => {
     expect(backend.memory.peakBytes - before).toBe(own);
     loaded.dispose();
     expect(backend.memory.liveBytes).toBe(before);
+  });
+
+  it('every layout of a Mamba-2 is one model to a state; another norm is another model', async () => {
+    const load = (path: string, options: LoadModelOptions = {}) =>
+      loadModel(fixturePath(path), { device: 'reference', ...options });
+    const model = await load('mamba2-g2/orig');
+    const expected = await readFixture('mamba2-g2/expected.safetensors');
+    const ids = rowsOf(expected('input_ids.S7'));
+    const { state } = noGrad(() => model.forward([ids[0]!]));
+    const bytes = await state.toBytes();
+    const other = await load('mamba2-g2/codestral');
+    expect(other.fingerprint).toBe(model.fingerprint);
+    const next = async (of: LanguageModel, from: State) =>
+      noGrad(() => of.forward([[5]], { state: from })).logits.floats();
+    expect(await next(other, State.fromBytes(bytes, other))).toEqual(await next(model, state));
+    const ungrouped = await load('mamba2-g2/orig', { config: { norm_groups: 1 } });
+    expect(() => State.fromBytes(bytes, ungrouped)).toThrow('expected a state of this model');
+    const logits = await noGrad(() => ungrouped.forward(ids)).logits.floats();
+    expect(maxAbsDiff(logits, expected('hf_ungrouped_norm.logits.S7').data)).toBeLessThan(2e-5);
   });
 
   it('reports weights that are not finite by name, and frees what it made', async () => {

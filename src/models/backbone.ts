@@ -16,7 +16,7 @@ import { atPlaces, type Inputs, lastTokens } from './inputs.ts';
 import { Mamba1 } from './mamba1.ts';
 import { Mamba2 } from './mamba2.ts';
 import { Mamba3 } from './mamba3.ts';
-import type { LayerShapes, LayerState, Mixer, SequenceContext } from './mixer.ts';
+import type { LayerShapes, LayerState, SequenceContext } from './mixer.ts';
 
 export interface BackboneOptions {
   /** Only the last token of each row: (b, 1, d). */
@@ -32,7 +32,7 @@ export interface BackboneOptions {
 /** Pre-norm block: norm, mixer, and with d_intermediate a second norm and a gated MLP. */
 class Block extends Module {
   readonly norm: Norm;
-  readonly mixer: Mixer;
+  readonly mixer: AnyMixer;
   readonly norm2: Norm | null;
   readonly mlp: GatedMlp | null;
 
@@ -58,7 +58,10 @@ class Block extends Module {
   }
 }
 
-function mixerOf(init: Init, config: ModelConfig, layer: number, scale: number): Mixer {
+/** The mixers of every architecture; all have in_proj and out_proj. */
+export type AnyMixer = Mamba1 | Mamba2 | Mamba3 | Attention;
+
+function mixerOf(init: Init, config: ModelConfig, layer: number, scale: number): AnyMixer {
   const { attn_cfg, attn_layer_idx } = config;
   if (attn_cfg && attn_layer_idx.includes(layer)) return new Attention(init, config.d_model, attn_cfg, scale);
   if (config.model_type === 'mamba1') return new Mamba1(init, config, scale);

@@ -105,7 +105,7 @@ describe.each(devices)('generateTokens on $label', ({ backend }) => {
       const next = whole[row]!.tokens[4]!;
       const rest = await collect(model, [[next]], { temperature: 0, maxTokens: 5, state: resumed });
       expect([...tokens, next, ...rest[0]!.tokens]).toEqual(whole[row]!.tokens);
-      expect(resumed.layers[0]!.ssm.disposed).toBe(false);
+      expect(resumed.layers[0]!.ssm!.disposed).toBe(false);
       resumed.dispose();
     }
   });

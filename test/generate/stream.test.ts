@@ -45,7 +45,7 @@ async function collect(from: LanguageModel, prompt: string | number[], options: 
     result.text += part.text;
     result.tokens += part.tokens.length;
     result.read.push(state.tokens[0]!);
-    expect(state.layers[0]!.ssm.disposed).toBe(false);
+    expect(state.layers[0]!.ssm!.disposed).toBe(false);
     result.reason = part.finishReason;
     if (part.finishReason) state.dispose();
   }
@@ -122,8 +122,8 @@ describe('generate', () => {
     for await (const { state } of model.generate([65], { maxTokens: 5, seed: 1 })) {
       seen.push({ own: state, copy: state.clone() });
     }
-    expect(seen.slice(0, -1).every(({ own }) => own.layers[0]!.ssm.disposed)).toBe(true);
-    expect(seen.at(-1)!.own.layers[0]!.ssm.disposed).toBe(false);
+    expect(seen.slice(0, -1).every(({ own }) => own.layers[0]!.ssm!.disposed)).toBe(true);
+    expect(seen.at(-1)!.own.layers[0]!.ssm!.disposed).toBe(false);
     seen.at(-1)!.own.dispose();
     for (const { copy } of seen) copy.dispose();
   });

@@ -50,7 +50,7 @@ export const MAMBA2_CONFIGS: Record<string, ModelConfigInput> = {
     norm_before_gate: true,
   },
   'Mamba-2 without the norm': { ...MAMBA2, rmsnorm: false, conv_bias: false },
-  'Mamba-2, bounded steps': { ...MAMBA2, dt_limit: [0.01, 0.05], d_conv: 2 },
+  'Mamba-2, bounded steps': { ...MAMBA2, dt_limit: [0.01, 0.05] as const, d_conv: 2 },
   'Mamba-2, untied, LayerNorm, MLP': {
     ...MAMBA2,
     tie_embeddings: false,
@@ -71,7 +71,7 @@ export const MAMBA3_CONFIGS: Record<string, ModelConfigInput> = {
     rope_fraction: 1,
   },
   'Mamba-3, groups, a norm per head': { ...MAMBA3, ngroups: 2, is_outproj_norm: true },
-  'Mamba-3, softplus': { ...MAMBA3, A_activation: 'softplus', d_intermediate: 12 },
+  'Mamba-3, softplus': { ...MAMBA3, A_activation: 'softplus' as const, d_intermediate: 12 },
   'Mamba-3, two ranks': { ...MAMBA3, is_mimo: true, mimo_rank: 2 },
   'Mamba-3, three ranks, groups, a norm per head': {
     ...MAMBA3,

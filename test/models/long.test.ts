@@ -50,7 +50,7 @@ describe.each(fast)('100,000 tokens on $label', ({ backend }) => {
     }
     expect(maxAbsDiff(await last.floats(), expected)).toBeLessThan(BOUND);
     for (const [i, layer] of state!.layers.entries()) {
-      const [a, b] = [await layer.ssm.floats(), await whole.state.layers[i]!.ssm.floats()];
+      const [a, b] = [await layer.ssm!.floats(), await whole.state.layers[i]!.ssm!.floats()];
       expect(maxAbsDiff(a, b)).toBeLessThan(BOUND);
     }
     expect(state!.tokens).toEqual([LENGTH]);

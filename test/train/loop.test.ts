@@ -276,7 +276,7 @@ describe('carried state', () => {
     const kept = await step({ ...second, resets: [false, false] }, warm.state!);
     const row = async (outcome: typeof after, index: number) => {
       const one = outcome.state!.rows([index]);
-      const values = Array.from(await one.layers[1]!.ssm.floats());
+      const values = Array.from(await one.layers[1]!.ssm!.floats());
       one.dispose();
       return values;
     };
