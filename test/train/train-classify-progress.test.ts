@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { resolveConfig } from '../../src/models/config.ts';
 import type { TrainClassifyEvent } from '../../src/train/train-classify-events.ts';
 import { CLASSIFY_DEFAULTS } from '../../src/train/train-classify-options.ts';
 import { trainClassifyProgress } from '../../src/train/train-classify-progress.ts';
@@ -14,7 +15,7 @@ const begin = (more: Partial<Event<'begin'>> = {}): TrainClassifyEvent => ({
     bidirectional: false,
     maxTokens: 512,
     lora: null,
-    backbone: { model_type: 'mamba1', d_model: 64, n_layer: 1 } as Event<'begin'>['config']['backbone'],
+    backbone: resolveConfig({ d_model: 64, n_layer: 1, vocab_size: 256 }),
   },
   parameterCount: 10_000,
   trainedCount: 10_000,
