@@ -4,8 +4,8 @@ import type { Shape } from '../base/shape.ts';
 import type { WeightDType } from '../base/weight-types.ts';
 
 /**
- * The convolution, A_log, D, norms and biases stay float32: they are small, and the recurrence amplifies their
- * errors. So does what a classifier adds: `score` is tiny and decides, LoRA's A and B are trained or merged.
+ * The convolution, A_log, D, norms, biases and Mamba-3's mimo_x, mimo_z and mimo_o stay float32: they are small, and the
+ * recurrence amplifies their errors. So does what a classifier adds: `score` is tiny and decides, LoRA's A and B are trained or merged.
  */
 const MATRIX = /(^|\.)(lm_head|embeddings|in_proj|x_proj|dt_proj|out_proj|fc1|fc2)\.weight$/;
 

@@ -24,9 +24,23 @@ export function fingerprintOf(config: ModelConfig, samples: readonly Float32Arra
   return `${config.model_type}-${hash.toString(16).padStart(16, '0')}`;
 }
 
+/** Fields that do not change what a trained model computes; layouts differ in which of them they keep. */
+const WITHOUT_EFFECT: ReadonlySet<string> = new Set([
+  'pad_vocab_size_multiple',
+  'chunk_size',
+  'dt_min',
+  'dt_max',
+  'dt_init',
+  'dt_scale',
+  'dt_init_floor',
+  'A_init_range',
+  'conv_init',
+]);
+
 /** Plain Mamba-1 is told by its sizes, as the first releases did, so that their states still fit. */
 function shapeOf(config: ModelConfig): string {
-  if (config.model_type !== 'mamba1' || config.attn_cfg) return JSON.stringify(config);
+  if (config.model_type !== 'mamba1' || config.attn_cfg)
+    return JSON.stringify(config, (key, value) => (WITHOUT_EFFECT.has(key) ? undefined : value));
   const { d_model, n_layer, d_state, d_conv, d_inner, dt_rank, vocab_size, mixer_rms_eps } = config;
   const norms = mixer_rms_eps === null ? '' : `:${mixer_rms_eps}`;
   return `${config.model_type}:${[d_model, n_layer, d_state, d_conv, d_inner, dt_rank, vocab_size].join(',')}${norms}`;
