@@ -1,7 +1,8 @@
 /**
- * Causal attention alone, side by side with its twin composed from primitives in alternating rounds: products per second forward and
- * forward + backward, peak memory; then decoding after a prompt, in bytes of the cache read per second, with and without appending to it.
- * `npm run bench attention -- --length 1024 --heads 12 --kvheads 4`
+ * Causal attention alone, side by side with its twin composed from primitives in alternating rounds: products
+ * per second forward and forward + backward, peak memory; then decoding after a prompt, in bytes of the cache
+ * read per second, with and without appending to it. `npm run bench attention -- --length 1024 --heads 12
+ * --kvheads 4`
  */
 import {
   appendKeys,
@@ -50,7 +51,7 @@ printMachine(`device ${device.description}`);
 console.log(`attention: batch ${b}, length ${l}, ${hq} heads over ${hk} of ${d}, ${o.rounds} rounds`);
 const pairs = (b * hq * l * (l + 1)) / 2;
 for (const backward of [false, true]) {
-  const flops = pairs * d * (backward ? 14 : 4); // a product and a sum per pair and element: 2 matrices forward, 5 backward
+  const flops = pairs * d * (backward ? 14 : 4); // 2 matrix products forward, 5 backward
   const ways = [attention, attentionRef].map((fn) => ({
     name: fn.name,
     rates: [],

@@ -1,13 +1,14 @@
 /**
  * The attention layer of hybrid models (mamba_ssm/modules/mha.py). Per token t, with heads of p elements:
- *   [q, k, v, up, gate] = in_proj u ;  [q, k, v] = conv1d [q, k, v]                            optional, no activation
- *   q, k = rotate(., t base^(-i/s))                                    the first rotary_emb_dim elements of each head
- *   y = sum_j softmax_j(softmax_scale q . k[j]) v[j]                            over the tokens j <= t of the document
+ *   [q, k, v, up, gate] = in_proj u ;  [q, k, v] = conv1d [q, k, v]        optional, no activation
+ *   q, k = rotate(., t base^(-i/s))                     the first rotary_emb_dim elements of each head
+ *   y = sum_j softmax_j(softmax_scale q . k[j]) v[j]    over the tokens j <= t of the document
  *   out = out_proj [y, up * silu(gate)]
- * num_heads_kv heads of keys and values are each shared by as many query heads. The state holds the keys (rotated) and
- * values of every token of the document, and the last d_conv inputs of the convolution. Upstream keeps the outputs of
- * the convolution there after a prompt, and its decoding without flash attention looks at the first key only: what it
- * generates differs from its own forward pass. Here a token read alone gives what it gives within a text.
+ * Each of the num_heads_kv heads of keys and values serves num_heads / num_heads_kv query heads. The state
+ * holds the (rotated) keys and the values of every token of the document, and the last d_conv inputs of the
+ * convolution. Upstream keeps the outputs of the convolution there after a prompt, and its decoding without
+ * flash attention looks at the first key only: what it generates differs from its own forward pass. Here a
+ * token read alone gives what it gives within a text.
  * Letters: b batch, l length, d model, h heads, p head dim, k conv width, s rotated pairs.
  */
 import type { Init } from '../nn/init.ts';
@@ -23,7 +24,7 @@ import type { AttentionConfig } from './config-stack.ts';
 import type { LayerShapes, LayerState, Mixer, SequenceContext } from './mixer.ts';
 
 export class Attention extends Module implements Mixer {
-  readonly in_proj: Linear; // weight (qkv + 2 m, d), rows [q; k; v; up; gate], qkv = (num_heads + 2 num_heads_kv) p
+  readonly in_proj: Linear; // weight ((num_heads + 2 num_heads_kv) p + 2 m, d), rows [q; k; v; up; gate]
   readonly conv1d: Conv1d | null; // over [q, k, v]
   readonly out_proj: Linear; // weight (d, num_heads p + m)
   readonly #config: AttentionConfig;
@@ -45,7 +46,10 @@ export class Attention extends Module implements Mixer {
     return { k: keys, v: keys, ...(k > 0 ? { conv: [qkvWidth(this.#config), k] } : {}) };
   }
 
-  /** u (b, l, d), any l >= 0, from any state (null = before any token) -> y (b, l, d) and the state after the last token. */
+  /**
+   * u (b, l, d), any l >= 0, from any state (null = before any token) -> y (b, l, d) and the state after the
+   * last token.
+   */
   forward(
     u: Tensor,
     state: LayerState | null,

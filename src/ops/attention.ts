@@ -1,9 +1,9 @@
 /**
- * Causal softmax attention with grouped queries over a cache of keys (Vaswani et al. 2017; Ainslie et al. 2023),
- * computed block by block of keys with an online softmax (Dao et al. 2022): memory O(l), never (l, l).
- *   y[t] = sum_j softmax_j(scale q[t] . k[j]) v[j]        over the keys j of the token's document, up to its own
- * Keys are counted in the cache: past[row] of them come before token 0, token t's own is at past[row] + t (see
- * key-cache.ts). Query head i reads the kv head floor(i / (hq / hk)).
+ * Causal softmax attention with grouped queries over a cache of keys (Vaswani et al. 2017; Ainslie et al.
+ * 2023), computed block by block of keys with an online softmax (Dao et al. 2022): memory O(l), never (l, l).
+ *   y[t] = sum_j softmax_j(scale q[t] . k[j]) v[j]    over the keys j of the token's document, up to its own
+ * Keys are counted in the cache: past[row] of them come before token 0, token t's own is at past[row] + t
+ * (see key-cache.ts). Query head i reads the kv head floor(i / (hq / hk)).
  */
 import { kernelOf } from '../backend/backend.ts';
 import { ATTENTION_WIDTH, attentionPartialSize } from '../backend/kernels.ts';
@@ -30,7 +30,7 @@ import { checkSequence, hostIds } from './causal-conv.ts';
 export interface AttentionOptions {
   /** Keys of each row before token 0, (b); none when omitted. */
   past?: readonly number[] | null;
-  /** Document of each token, i32 (b, l): a token sees its own only. The keys before token 0 belong to token 0's. */
+  /** Document of each token, i32 (b, l): it sees no other. The keys before token 0 belong to token 0's. */
   sequenceIds?: Tensor | null;
   /** Real tokens per row, i32 (b): later positions give 0, and their keys are seen by nobody. */
   lengths?: Tensor | null;
@@ -39,8 +39,8 @@ export interface AttentionOptions {
 }
 
 /**
- * q (b, l, hq, d); k and v (b, c, hk, d) with c >= past + length in every row and hk dividing hq; d at most 512.
- * Gives (b, l, hq, d).
+ * q (b, l, hq, d); k and v (b, c, hk, d) with c >= past + length in every row and hk dividing hq; d at most
+ * 512. Gives (b, l, hq, d).
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
   const { sequenceIds = null, lengths = null } = options;
@@ -74,7 +74,7 @@ export function attentionRef(q: Tensor, k: Tensor, v: Tensor, options: Attention
   const heads = (x: Tensor, rows: number) => reshape(permute(x, [0, 2, 1, 3]), [b * hq, rows, d]);
   const repeated = (x: Tensor) =>
     reshape(broadcastTo(reshape(x, [b, c, hk, 1, d]), [b, c, hk, hq / hk, d]), [b, c, hq, d]);
-  const scores = mul(matmul(heads(q, l), permute(heads(repeated(k), c), [0, 2, 1])), softmaxScale); // (b hq, l, c)
+  const scores = mul(matmul(heads(q, l), permute(heads(repeated(k), c), [0, 2, 1])), softmaxScale);
 
   const seen = new Float32Array(b * l * c); // 1 where token t sees key j
   const ids = hostIds('sequenceIds', options.sequenceIds);
@@ -130,7 +130,8 @@ function check(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions) {
     const needed = count + (ends ? ends[row]! : l);
     if (needed > c) {
       throw new ShapeError(
-        `${op}: expected ${needed} keys in row ${row} (${count} before token 0), got k ${showShape(k.shape)}. Append them first.`,
+        `${op}: expected ${needed} keys in row ${row} (${count} before token 0), ` +
+          `got k ${showShape(k.shape)}. Append them first.`,
       );
     }
   });

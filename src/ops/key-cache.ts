@@ -1,6 +1,7 @@
 /**
- * What attention keeps between calls, the keys and values of each row's current document in order, and the places of
- * tokens in it. Decided on the host from `past`, `sequenceIds` and `lengths`; the device only moves vectors.
+ * What attention keeps between calls, the keys and values of each row's current document in order, and the
+ * places of tokens in it. Decided on the host from `past`, `sequenceIds` and `lengths`; the device only moves
+ * vectors.
  */
 import { expectShape } from '../base/shape.ts';
 import { concat, gatherRows, reshape } from '../tensor/primitives.ts';
@@ -19,15 +20,18 @@ export interface DocumentOptions {
 }
 
 export interface AppendedKeys {
-  /** What attention reads: past and fresh keys of every row, (b, c', h, d). Anything may follow the last real one of a row. */
+  /**
+   * What attention reads: past and fresh keys of every row, (b, c', h, d). Anything may follow the last real
+   * one of a row.
+   */
   all: Tensor;
   /** What is kept for the next call: those of the last document, (b, c'', h, d), zeros behind them. */
   kept: Tensor;
 }
 
 /**
- * cache (b, c, h, d), of which each row holds `past` keys (null = none), and the fresh ones (b, l, h, d); values go the
- * same way. Differentiable.
+ * cache (b, c, h, d), of which each row holds `past` keys (null = none), and the fresh ones (b, l, h, d);
+ * values go the same way. Differentiable.
  */
 export function appendKeys(cache: Tensor | null, fresh: Tensor, options: DocumentOptions = {}): AppendedKeys {
   const op = 'appendKeys';
@@ -83,9 +87,9 @@ function lastStarts(b: number, l: number, options: DocumentOptions): number[] {
 }
 
 /**
- * Angles of rotary position embeddings (Su et al. 2021) for `rotate`: theta[t, i] = place * base^(-i / s), (b, l, 1, s).
- * A token's place counts within its document, from `past` on in the first of a row. Computed in float64 and taken
- * modulo 2 pi: far places are as exact as near ones.
+ * Angles of rotary position embeddings (Su et al. 2021) for `rotate`: theta[t, i] = place * base^(-i / s),
+ * (b, l, 1, s). A token's place counts within its document, from `past` on in the first of a row. Computed in
+ * float64 and taken modulo 2 pi: far places are as exact as near ones.
  */
 export function rotaryAngles(
   b: number,

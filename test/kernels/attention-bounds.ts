@@ -1,6 +1,7 @@
 /**
- * Attention and its gradient once more, score by score, in balls: see reference/attention.ts for the equations. Softmax over
- * blocks of ATTENTION_BLOCK keys may rescale its sums once per block: an exp, its argument, two products.
+ * Attention and its gradient once more, score by score, in balls: see reference/attention.ts for the
+ * equations. Softmax over blocks of ATTENTION_BLOCK keys may rescale its sums once per block: an exp, its
+ * argument, two products.
  */
 import { ATTENTION_BLOCK } from '../../src/backend/kernels.ts';
 import {
@@ -81,7 +82,7 @@ export function attentionBound(o: Operands<'attention'>): Estimates {
     for (let i = 0; i < o.d; i++) {
       y[index * o.d + i] = div(sum(p.map((value, j) => mul(value, exact(o.v[keys[j]! + i]!)))), total);
     }
-    // The largest score is within `radius` of the one that is used: so far may the argument of the logarithm move.
+    // The largest score is within `radius` of the one that is used: so far may the logarithm's argument move.
     lse[index] = add({ v: largest, r: 4 * EPS * radius }, apply(Math.log, ULPS.log, total));
   }
   return { y, lse };

@@ -1,6 +1,6 @@
 /**
- * The attention layer against stored float64 results (test/fixtures/ops/attention.py): outputs, state and every gradient, the text at once
- * and token by token.
+ * The attention layer against stored float64 results (test/fixtures/ops/attention.py): outputs, state and
+ * every gradient, the text at once and token by token.
  */
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';

@@ -1,6 +1,7 @@
 /**
- * Laws of attention on every device: the kernel equals its twin, reading in parts through appendKeys equals reading at once, packed
- * documents equal separate ones, ragged rows equal rows alone (the last three bit for bit), and gradients equal differences.
+ * Laws of attention on every device: the kernel equals its twin, reading in parts through appendKeys equals
+ * reading at once, packed documents equal separate ones, ragged rows equal rows alone (the last three bit for
+ * bit), and gradients equal differences.
  */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';

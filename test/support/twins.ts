@@ -7,7 +7,10 @@ import { backwardFrom } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
 import { relativeError } from './oracle.ts';
 
-/** Two float32 evaluations of one formula whose longest chain of roundings is a few hundred: a few hundred times 2^-24. */
+/**
+ * Two float32 evaluations of one formula whose longest chain of roundings is a few hundred: a few hundred
+ * times 2^-24.
+ */
 export const TWIN = 400 * 2 ** -24;
 
 export type Leaves = Record<string, Tensor>;

@@ -1,12 +1,14 @@
 /**
- * Causal attention over a cache of keys. Query head i reads the kv head floor(i / (hq / hk)); token t of a row sees the keys
- * first(t) .. past + t of its row, where first(t) is 0 in the document of token 0 and past + (its start) in a later one:
+ * Causal attention over a cache of keys. Query head i reads the kv head floor(i / (hq / hk)); token t of a
+ * row sees the keys first(t) .. past + t of its row, where first(t) is 0 in the
+ * document of token 0, and past + (its start) in a later one:
  *
  *   s[j] = scale q . k[j],   lse = log sum_j exp(s[j]),   p[j] = exp(s[j] - lse),   y = sum_j p[j] v[j].
  *
  * Backward (Dao et al. 2022, appendix B.4), p again from lse:
  *
- *   dv[j] += p[j] dy,   ds[j] = p[j] (dy . v[j] - dy . y),   dq = scale sum_j ds[j] k[j],   dk[j] += scale ds[j] q.
+ *   dv[j] += p[j] dy,   ds[j] = p[j] (dy . v[j] - dy . y),
+ *   dq = scale sum_j ds[j] k[j],   dk[j] += scale ds[j] q.
  */
 import type { Kernels } from '../backend.ts';
 import { startsDocument } from './documents.ts';

@@ -1,6 +1,7 @@
 /**
- * Cases of attention: one query head per kv head, groups, one kv head for all; lengths around the blocks of keys and of
- * queries; keys from before, documents, ragged rows. Keys and values that no token sees are NaN: nobody may read them.
+ * Cases of attention: one query head per kv head, groups, one kv head for all; lengths around the blocks of
+ * keys and of queries; keys from before, documents, ragged rows. Keys and values that no token sees are NaN:
+ * nobody may read them.
  */
 import { attentionPartialSize } from '../../../src/backend/kernels.ts';
 import { createReference } from '../../../src/backend/reference/index.ts';
