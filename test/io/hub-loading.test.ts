@@ -61,6 +61,18 @@ describe('loading', () => {
     expect(events.at(-1)).toEqual({ kind: 'end' });
   });
 
+  it('a repository in the layout of Codestral, with what its files do not record', async () => {
+    const folder = fileURLToPath(new URL('../fixtures/models/mamba2-g2/codestral', import.meta.url));
+    const files: Record<string, Buffer> = { 'README.md': Buffer.from('# x') };
+    for (const name of ['params.json', 'consolidated.safetensors'])
+      files[name] = await readFile(`${folder}/${name}`);
+    hub.add(ID, files);
+    const model = await loadModel(ID, { config: { norm_groups: 1 } });
+    expect(hub.fetched().sort()).toEqual(['consolidated.safetensors', 'params.json']);
+    expect(model.fingerprint).toBe((await loadModel(folder, { config: { norm_groups: 1 } })).fingerprint);
+    expect(model.config).toMatchObject({ ngroups: 2, norm_groups: 1, vocab_size: 300 });
+  });
+
   it('a path wins; what only looks like an id says both', async () => {
     const before = process.cwd();
     process.chdir(hub.folder);
