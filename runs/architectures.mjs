@@ -21,7 +21,7 @@ const ARCHITECTURES = {
   mamba1: { arch: 'mamba1' },
   mamba2: { arch: 'mamba2' },
   mamba3: { arch: 'mamba3' },
-  'mamba3-mimo': { arch: 'mamba3', mimo_rank: 2, d_state: 32 },
+  'mamba3-mimo': { arch: 'mamba3', mimo_rank: 2, d_state: 30 },
   hybrid: { arch: 'mamba2', d_state: 128, attnLayers: [2] },
 };
 const SHARED = {
