@@ -8,13 +8,17 @@ export const SCAN_CHUNK = 64;
 /** The backward scan splits the channels of one batch row into this many independent parts (fixed: results must
  *  not depend on the thread count); each part owns a slice of the partial sums of dB and dC. */
 export const SCAN_PARTS = 4;
-/** Default chunk of ssd: how far apart its checkpoints are. */
-export const SSD_CHUNK = 64;
+/** Default chunk of ssd: how far apart its checkpoints are. Measured: as fast as 64 with half the memory; 256 is
+ *  slower, because the backward pass computes more again. */
+export const SSD_CHUNK = 128;
 /** Rows (tokens times ranks) that ssd takes at a time, inside a chunk of any length. */
 export const SSD_ROWS = 64;
-/** The backward pass of ssd splits the heads of one group of one batch row into at most this many independent parts; each
- *  owns a slice of the partial sums of dB and dC. */
+/** The backward pass of ssd splits the heads of one group of one batch row into at most this many independent
+ *  parts; each owns a slice of the partial sums of dB and dC. */
 export const SSD_PARTS = 4;
+/** The widest head (p), the largest state (n) and the most ranks that ssd takes: its scratch ends there. */
+export const SSD_WIDTH = 2048;
+export const SSD_RANKS = 64;
 /** Heads whose share of dangle is added up at once; angleScanGrad then adds these sums (fixed: results must not depend on
  *  the thread count). */
 export const ANGLE_HEADS = 8;
@@ -138,11 +142,13 @@ export const SEQUENCE_KERNELS = {
   /** State space duality (Dao and Gu 2024), with ranks (Mamba-3's MIMO). Per head, with the state S (p, n):
    *  S[t] = exp(decay[t]) S[t-1] + scale[t] sum_r x[t,r] B[t,r]^T
    *  y[t,r] = (exp(decay[t]) S[t-1] + own[t] sum_r' x[t,r'] B[t,r']^T) C[t,r] + D x[t,r]
-   *  x, y (b, l, r, h, p); decay <= 0, scale, own (b, l, h); own null = scale; B, C (b, l, r, g, n) with head i in group
-   *  floor(i / (h / g)); D (h), or (h, p) when dWidth is p instead of 1. state (b, h, p, n) enters (null = zeros), stateOut leaves.
-   *  sequenceIds and lengths as in selectiveScan. Computed chunk by chunk of q tokens: q changes the rounding only, and a
-   *  row that is cut at multiples of q gives the same bits as the whole. checkpoints (b, ceil(l / q), h, p, n) receives the
-   *  state *before* each chunk (null when no gradient is needed). `partial` is scratch of ssdPartialSize() elements. */
+   *  x, y (b, l, r, h, p); decay <= 0, scale, own (b, l, h); own null = scale; B, C (b, l, r, g, n) with head i in
+   *  group floor(i / (h / g)); D (h), or (h, p) when dWidth is p instead of 1. state (b, h, p, n) enters (null =
+   *  zeros), stateOut leaves. sequenceIds and lengths as in selectiveScan.
+   *  Computed chunk by chunk of q tokens: q changes the rounding only, and a row that is cut at multiples of q gives
+   *  the same bits as the whole. checkpoints (b, ceil(l / q), h, p, n) receives the state *before* each chunk (null
+   *  when no gradient is needed). `partial` is scratch of ssdPartialSize() elements. p and n <= SSD_WIDTH,
+   *  r <= SSD_RANKS. */
   ssd: {
     x: 'in',
     decay: 'in',
@@ -168,8 +174,9 @@ export const SEQUENCE_KERNELS = {
     q: 'int',
     dWidth: 'int',
   }, // prettier-ignore
-  /** Gradients of ssd by recomputation from `checkpoints` (same q). dstateOut: gradient of stateOut (null = none); down is
-   *  given exactly when own is. `partial` is scratch of ssdGradPartialSize() elements. Gradients at t >= lengths[b] are 0. */
+  /** Gradients of ssd by recomputation from `checkpoints` (same q). dstateOut: gradient of stateOut (null = none);
+   *  down is given exactly when own is. `partial` is scratch of ssdGradPartialSize() elements. Gradients at
+   *  t >= lengths[b] are 0. */
   ssdGrad: {
     x: 'in',
     decay: 'in',
@@ -337,8 +344,8 @@ export function scanPartialSize(
   return b * perRow + SCAN_PARTS * b * l * n * (bGroups + cGroups);
 }
 
-/** The tokens that ssd takes at a time: equal pieces of a chunk, of about SSD_ROWS rows and at least one token. */
-export function ssdPieceTokens(r: number, q: number): number {
+/** The tokens that ssd takes at a time: equal pieces of a chunk, of up to SSD_ROWS rows and at least one token. */
+function ssdPieceTokens(r: number, q: number): number {
   const most = Math.max(1, Math.floor(SSD_ROWS / r));
   return Math.ceil(q / Math.ceil(q / most));
 }
@@ -351,8 +358,8 @@ export function ssdPartialSize(b: number, l: number, r: number, g: number, q: nu
   return b * g * l * r * padded(ssdPieceTokens(r, q) * r);
 }
 
-/** Elements of `partial` in ssdGrad: C B^T; per part of the heads its gradient, dB and dC, the states inside one chunk and a
- *  transposed one; per head the gradient of the state and dD. */
+/** Elements of `partial` in ssdGrad: C B^T; per part of the heads its gradient, dB and dC, the states inside one
+ *  chunk and a transposed one; per head the gradient of the state and dD. */
 export function ssdGradPartialSize(
   b: number,
   l: number,

@@ -9,7 +9,7 @@
  * O(l / chunk * h * p * n).
  */
 import { kernelOf } from '../backend/backend.ts';
-import { SSD_CHUNK, ssdGradPartialSize, ssdPartialSize } from '../backend/kernels.ts';
+import { SSD_CHUNK, SSD_RANKS, SSD_WIDTH, ssdGradPartialSize, ssdPartialSize } from '../backend/kernels.ts';
 import { ConfigError, ShapeError } from '../base/errors.ts';
 import { expectShape, type Shape, showShape } from '../base/shape.ts';
 import { add, broadcastTo, exp, mul, reshape, slice, stack, sum } from '../tensor/primitives.ts';
@@ -34,7 +34,7 @@ export interface SsdCoreOptions {
   /** Real tokens per row, i32 (b): later positions give 0 and leave the state alone. */
   lengths?: Tensor | null;
   /**
-   * Tokens per chunk, any number from 1 on; default 64. It changes speed, memory and rounding, nothing else.
+   * Tokens per chunk, any number from 1 on; default 128. It changes speed, memory and rounding, nothing else.
    */
   chunkSize?: number;
 }
@@ -170,6 +170,12 @@ function check(x: Tensor, decay: Tensor, scale: Tensor, B: Tensor, C: Tensor, op
     throw new ShapeError(
       `${op}: expected ranks, heads, channels and states, and groups that divide ${h} heads, got ` +
         `x ${showShape(x.shape)} and B ${showShape(B.shape)}.`,
+    );
+  }
+  if (p > SSD_WIDTH || n > SSD_WIDTH || r > SSD_RANKS) {
+    throw new ShapeError(
+      `${op}: expected heads and states of at most ${SSD_WIDTH} and at most ${SSD_RANKS} ranks, got ` +
+        `x ${showShape(x.shape)} and B ${showShape(B.shape)}. Use more and smaller heads.`,
     );
   }
   if (own) expectShape(op, 'own (b, l, h)', own.shape, [b, l, h]);

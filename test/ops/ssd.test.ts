@@ -362,6 +362,13 @@ describe('what does not fit is said', () => {
     [/state \(b, h, p, n\) = \[1, 4, 2, 5\], got \[1, 4, 5, 2\]/, () => core({ state: make([1, 4, 5, 2]) })],
     [/chunkSize to be a positive integer, got 0/, () => core({ chunkSize: 0 })],
     [
+      /states of at most 2048 and at most 64 ranks, got x \[1, 1, 65, 1, 1\]/,
+      () => {
+        const [ranks, token] = [make([1, 1, 65, 1, 1]), make([1, 1, 1])];
+        return ssdCore(ranks, token, token, ranks, ranks);
+      },
+    ],
+    [
       /reshape \(b, l, n\) to \(b, l, 1, n\)/,
       () => ssd(make([1, 3, 4, 2]), make([1, 3, 4]), make([4]), make([1, 3, 5]), make([1, 3, 5])),
     ],
