@@ -51,8 +51,8 @@ const forms = {
 function time(form, backward) {
   const start = performance.now();
   scope(() => {
-    if (!backward) return noGrad(() => form().y);
-    form().y.sum().backward();
+    if (backward) form().y.sum().backward();
+    else noGrad(form);
     return null;
   });
   const seconds = (performance.now() - start) / 1000;
