@@ -4,7 +4,7 @@
  */
 import { describe, expect, it } from 'vitest';
 import type { Backend } from '../../src/backend/backend.ts';
-import { ssdPartialSize } from '../../src/backend/kernels.ts';
+import { ssdGradPartialSize, ssdPartialSize } from '../../src/backend/kernels.ts';
 import { Values } from './cases/values.ts';
 import { devices } from './devices.ts';
 import { type Operands, out, type Result, run } from './harness.ts';
@@ -56,6 +56,7 @@ function forward(
   b: number,
   state: Float32Array | null = null,
   lengths?: number[],
+  checkpoints = false,
 ): Promise<Result> {
   const l = s.decay.length / h / b;
   const operands: Operands<'ssd'> = {
@@ -65,13 +66,48 @@ function forward(
     lengths: lengths ? Int32Array.from(lengths) : null,
     y: out(b * l * PER_TOKEN.x),
     stateOut: out(b * h * p * n),
-    checkpoints: null,
+    checkpoints: checkpoints ? out(b * Math.ceil(l / q) * h * p * n) : null,
     partial: out(ssdPartialSize(b, l, r, g, q)),
     b,
     l,
     ...SIZES,
   };
   return run(backend, { kernel: 'ssd', name: 'bits', operands });
+}
+
+/** The gradients of a forward pass from `state`; dy and the gradient of the state that leaves are given. */
+async function backward(
+  backend: Backend,
+  s: Sequence,
+  b: number,
+  state: Float32Array,
+  dy: Float32Array,
+  dstateOut: Float32Array,
+  lengths?: number[],
+): Promise<Result> {
+  const l = s.decay.length / h / b;
+  const { checkpoints } = await forward(backend, s, b, state, lengths, true);
+  const operands: Operands<'ssdGrad'> = {
+    ...s,
+    D: new Values('D').normal(h),
+    lengths: lengths ? Int32Array.from(lengths) : null,
+    checkpoints: f32(checkpoints),
+    dy,
+    dstateOut,
+    dx: out(s.x.length),
+    ddecay: out(s.decay.length),
+    dscale: out(s.decay.length),
+    down: out(s.decay.length),
+    dB: out(s.B.length),
+    dC: out(s.C.length),
+    dD: out(h),
+    dstate: out(b * h * p * n),
+    partial: out(ssdGradPartialSize(b, l, r, h, p, g, n, q)),
+    b,
+    l,
+    ...SIZES,
+  };
+  return run(backend, { kernel: 'ssdGrad', name: 'bits', operands });
 }
 
 const f32 = (x: Result[string] | undefined) => Float32Array.from(x!);
@@ -118,6 +154,23 @@ describe.each(devices.filter(({ backend }) => backend.kernels.ssd))('ssd on $lab
         new Float32Array((60 - length) * PER_TOKEN.x),
       );
       expect(f32(both.stateOut).slice(START.length)).toEqual(f32(alone.stateOut));
+    }
+  });
+
+  it('gives its gradients the same bits alone, in a batch and in front of padding', async () => {
+    const [length, l] = [61, 75];
+    const s = sequence('gradient', length, true);
+    const dy = new Values('dy').normal(l * PER_TOKEN.x);
+    const dlast = new Values('dlast').normal(START.length);
+    const alone = await backward(backend, s, 1, START, dy.slice(0, length * PER_TOKEN.x), dlast);
+    const batch = joined([sequence('beside', l), s, sequence('padding', l - length)]);
+    const twice = (own: Float32Array) => Float32Array.from([...own, ...own]);
+    const both = await backward(backend, batch, 2, twice(START), twice(dy), twice(dlast), [l, length]);
+    for (const name of ['dx', 'ddecay', 'dscale', 'down', 'dB', 'dC', 'dstate']) {
+      const [one, two] = [f32(alone[name]), f32(both[name])];
+      const row = two.slice(two.length / 2);
+      expect(row.slice(0, one.length), name).toEqual(one);
+      expect(row.slice(one.length), name).toEqual(new Float32Array(row.length - one.length));
     }
   });
 
