@@ -88,9 +88,10 @@ function finite(text: string): number {
 /** For commander: an integer in [min, max]. */
 export function integer(min = 0, max = Number.MAX_SAFE_INTEGER) {
   return (text: string): number => {
-    const value = number(min, max)(text);
-    if (Number.isInteger(value)) return value;
-    throw new InvalidArgumentError('expected an integer.');
+    const value = finite(text);
+    if (Number.isInteger(value) && value >= min && value <= max) return value;
+    const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `in [${min}, ${max}]`;
+    throw new InvalidArgumentError(`expected an integer ${range}.`);
   };
 }
 

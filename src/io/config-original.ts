@@ -101,7 +101,13 @@ export function readOriginal(json: JsonObject, name: string): ReadConfig {
   const attention = new Fields(fields.object('attn_cfg'), 'attn_cfg.');
   const layers = [...new Set(fields.numbers('attn_layer_idx'))].sort((a, b) => a - b);
   const attn_cfg = readKinds(attention, ATTENTION);
-  if (layers.length > 0 && attn_cfg.causal !== true && attention.problems.length === 0) {
+  // Without num_heads there is more wrong, and resolveConfig says what.
+  if (
+    layers.length > 0 &&
+    attention.has('num_heads') &&
+    attn_cfg.causal !== true &&
+    attention.problems.length === 0
+  ) {
     const remedy = 'Attention that looks ahead, the default there, is not that of a language model.';
     refuse(name, 'attn_cfg.causal true', attn_cfg.causal as boolean | undefined, remedy);
   }
@@ -116,7 +122,7 @@ export function readOriginal(json: JsonObject, name: string): ReadConfig {
     tie_embeddings: fields.optional('tie_embeddings', 'boolean'),
     d_intermediate: fields.optional('d_intermediate', 'number'),
     attn_layer_idx: layers,
-    attn_cfg: layers.length > 0 ? attn_cfg : null,
+    attn_cfg: layers.length > 0 && fields.has('attn_cfg') ? attn_cfg : null,
   };
   return { input, problems: [...fields.problems, ...ssm.problems, ...attention.problems] };
 }

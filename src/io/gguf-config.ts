@@ -161,10 +161,10 @@ export function readGgufConfig(
     fields.problems.push(`${architecture}.block_count is ${stack.n_layer} with ${found.size} tensors`);
   const fail = (got: string, cause?: unknown): FormatError =>
     new FormatError(
-      `openGguf: expected the complete metadata of a Mamba model in ${path}, got: ${got}. Convert the file again.`,
+      `openGguf: expected the complete metadata of a Mamba model in ${path}, got ${got} Convert the file again.`,
       { cause },
     );
-  if (fields.problems.length > 0) throw fail(listProblems(fields.problems));
+  if (fields.problems.length > 0) throw fail(`${listProblems(fields.problems)}.`);
   try {
     return resolveConfig(input);
   } catch (error) {

@@ -193,7 +193,7 @@ export async function openModel(folder: string, weights: string | null): Promise
         : { ...inferConfig(found, path, isShared), head: null });
     if (config.n_layer > found.size) {
       throw new FormatError(
-        `openPretrained: expected weights for ${config.n_layer} layers, got ${found.size} tensors in ${path}. Do config.json and the weights belong together?`,
+        `openPretrained: expected weights for ${config.n_layer} layers, got ${found.size} tensors in ${path}. Do the configuration and the weights belong together?`,
       );
     }
     const expected = expectedTensors(config, head);

@@ -70,7 +70,7 @@ export function checkTensors(
   }
   if (problems.length === 0) return;
   throw new FormatError(
-    `checkTensors: expected the ${expected.size} tensors of the configuration in ${file}, got ${problems.length} differences: ${listProblems(problems)}. Do config.json and the weights belong together?`,
+    `checkTensors: expected the ${expected.size} tensors of the configuration in ${file}, got ${problems.length} differences: ${listProblems(problems)}. Do the configuration and the weights belong together?`,
   );
 }
 

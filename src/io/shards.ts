@@ -86,7 +86,7 @@ function parseIndex(
   });
   if (!isObject(json.weight_map)) {
     throw new FormatError(
-      `openSharded: expected an object weight_map in ${name}, got ${kindOf(json.weight_map)}. Download or save the index again.`,
+      `openSharded: expected an object weight_map in ${name}, got ${kindOf(json.weight_map)}. Download or save it again, or name the folder of the model.`,
     );
   }
   const weightMap = new Map<string, string>();

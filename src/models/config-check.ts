@@ -53,10 +53,11 @@ export class ConfigCheck {
     this.#each(values, [key], (value) => choices.includes(value), choices.join(' or '));
   }
 
-  /** `part` must go into `whole` without rest. */
+  /** `part` must go into `whole` without rest. What is wrong with `whole` itself is told elsewhere. */
   divides<K extends string>(values: Values<K>, part: K, whole: string, extent: number): void {
     const value = values[part];
-    if (Number.isInteger(value) && (value as number) > 0 && extent % (value as number) !== 0)
+    const areCounts = [value, extent].every((count) => Number.isInteger(count) && (count as number) > 0);
+    if (areCounts && extent % (value as number) !== 0)
       this.problems.push(`${this.#path}${part} ${String(value)} must divide ${whole} ${extent}`);
   }
 
@@ -86,7 +87,7 @@ export class ConfigCheck {
 }
 
 const show = (value: unknown): string =>
-  typeof value === 'object' ? (JSON.stringify(value) ?? '') : String(value);
+  typeof value === 'object' || typeof value === 'string' ? JSON.stringify(value) : String(value);
 
 /** Inner channels from `d_inner` or `expand`; both may be given if they agree. */
 export function innerWidth(

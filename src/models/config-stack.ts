@@ -1,4 +1,5 @@
 /** The part of a configuration that all architectures share: the stack of blocks (mamba_ssm/models/config_mamba.py). */
+import { ATTENTION_WIDTH } from '../ops/attention.ts';
 import type { ConfigCheck } from './config-check.ts';
 
 /** An attention layer (the constructor arguments of mamba_ssm/modules/mha.py). */
@@ -6,7 +7,7 @@ export interface AttentionConfig {
   num_heads: number;
   /** Heads of keys and values, each shared by num_heads / num_heads_kv query heads; num_heads unless given. */
   num_heads_kv: number;
-  /** d_model / num_heads unless given. */
+  /** d_model / num_heads unless given; at most ATTENTION_WIDTH. */
   head_dim: number;
   /** Rows of a parallel SwiGLU branch (half values, half gates), rounded up to a multiple of 256; 0 = none. */
   mlp_dim: number;
@@ -115,6 +116,8 @@ function resolveAttention(
   if (config.softmax_scale !== null) own.positiveNumbers(config, 'softmax_scale');
   own.divides(config, 'num_heads_kv', 'num_heads', config.num_heads);
   own.unknown(input, config);
+  if (config.head_dim > ATTENTION_WIDTH)
+    check.problems.push(`attn_cfg.head_dim must be at most ${ATTENTION_WIDTH}, got ${config.head_dim}`);
   if (config.rotary_emb_dim % 2 !== 0 || config.rotary_emb_dim > config.head_dim) {
     check.problems.push(
       `attn_cfg.rotary_emb_dim must be even and at most head_dim ${config.head_dim}, got ${config.rotary_emb_dim}`,

@@ -46,7 +46,7 @@ function resolveMixer(given: ModelConfigInput, check: ConfigCheck) {
       return resolveMamba3(given, check);
     default:
       throw new ConfigError(
-        `config: model_type must be ${ARCHITECTURES.join(', ')}, got ${String((given as { model_type: unknown }).model_type)}. Correct the model configuration.`,
+        `config: model_type must be ${ARCHITECTURES.join(' or ')}, got ${String((given as { model_type: unknown }).model_type)}. Correct the model configuration.`,
       );
   }
 }

@@ -27,6 +27,9 @@ import { record } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { checkSequence, hostIds } from './causal-conv.ts';
 
+/** Elements that a head may have. */
+export { ATTENTION_WIDTH };
+
 export interface AttentionOptions {
   /** Keys of each row before token 0, (b); none when omitted. */
   past?: readonly number[] | null;

@@ -114,7 +114,7 @@ describe('generate, several', () => {
   it.each([
     ['both kinds of prompt', ['--prompt', 'a', '--prompts', 'b'], 2, 'got both'],
     ['one state of several', ['--prompt', 'a', '--n', '2', '--state-out', 'x'], 2, 'a single completion'],
-    ['no completions', ['--prompt', 'a', '--n', '0'], 2, 'expected a number in [1'],
+    ['no completions', ['--prompt', 'a', '--n', '0'], 2, 'expected an integer of at least 1'],
     ['half a bias', ['--prompt', 'a', '--logit-bias', '5'], 2, 'ID=NUMBER'],
     ['a bias of nothing', ['--prompt', 'a', '--logit-bias', '5='], 2, 'ID=NUMBER'],
     ['a missing file', ['--prompts', at('nowhere.txt')], 1, 'nowhere.txt'],

@@ -153,7 +153,7 @@ describe('through a pipe', () => {
   it.each([
     [['--prompt', ' '], '--prompt: expected some text'],
     [['--top-p', '2'], 'above 0, at most 1'],
-    [['--max-tokens', '0'], 'expected a number in [1,'],
+    [['--max-tokens', '0'], 'expected an integer of at least 1'],
   ])('%j: exit code 2', async (options, message) => {
     const { code, stderr } = await cli([...base, ...options]);
     expect(stderr).toContain(message);

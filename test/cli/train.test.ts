@@ -65,7 +65,7 @@ describe('usage errors', () => {
     ['resume and force', ['--steps', '3', '--resume', '--force'], 'cannot be used with'],
     ['stream and pack', ['--steps', '3', '--stream', '--pack'], 'cannot be used with'],
     ['an unknown flag', ['--steps', '3', '--learning-rate', '1'], 'unknown option'],
-    ['no steps at all', ['--steps', '0'], 'expected a number in'],
+    ['no steps at all', ['--steps', '0'], 'expected an integer of at least 1'],
     ['an unknown preset', ['--steps', '3', '--preset', 'huge'], 'Allowed choices are tiny'],
     [
       'an unknown architecture',

@@ -127,6 +127,17 @@ const cases: [name: string, json: JsonObject, messages: string[]][] = [
   ['attention in a layer that is not there', { ...hybrid, attn_layer_idx: [1, 4] }, ['[0, 4), got [1,4]']],
   ['attention in no layers', { ...hybrid, attn_layer_idx: 'all' }, ['attn_layer_idx must be an array of']],
   ['attention without heads', { ...hybrid, attn_cfg: { causal: true } }, ['num_heads must be a positive']],
+  [
+    'attention without a configuration',
+    { ...hybrid, attn_cfg: null },
+    ['attn_cfg must tell num_heads for the layers of attn_layer_idx, got none'],
+  ],
+  ['attention as a list', { ...hybrid, attn_cfg: [4] }, ['attn_cfg must be an object, got an array']],
+  [
+    'attention, heads that are too wide',
+    attention({ head_dim: 513 }),
+    ['attn_cfg.head_dim must be at most 512, got 513'],
+  ],
   ['ours, a typo', inOwn({ norm_group: 1 }), ['norm_group is unknown']],
   ['ours, expand instead', inOwn({ expand: 2 }), ['mamba_ts.config.expand is not a known field']],
   [
@@ -139,7 +150,7 @@ const cases: [name: string, json: JsonObject, messages: string[]][] = [
     { ...own, mamba_ts: { config: 3 } },
     ['mamba_ts.config must be an object, got a number'],
   ],
-  ['ours, a kind', inOwn({ bias: 'no' }), ['bias must be true or false, got no']],
+  ['ours, a kind', inOwn({ bias: 'no' }), ['bias must be true or false, got "no"']],
   ['ours, strings as numbers', inOwn({ dt_limit: ['0', '1'] }), ['dt_limit must be [low, high]']],
   [
     'ours, a value that the others decide',
@@ -149,7 +160,7 @@ const cases: [name: string, json: JsonObject, messages: string[]][] = [
   [
     'ours, an unknown architecture',
     inOwn({ model_type: 'mamba4' }),
-    ['model_type must be mamba1, mamba2, mamba3'],
+    ['model_type must be mamba1 or mamba2 or mamba3, got mamba4'],
   ],
 ];
 

@@ -165,7 +165,7 @@ describe('a mamba2 file', () => {
     [
       'with groups that do not divide the heads',
       set('ssm.group_count', 3),
-      /ngroups 3 must divide the heads 4/,
+      /ngroups 3 must divide the heads 4\. Correct the model configuration\. Convert the file again\.$/,
     ],
     ['with no groups', set('ssm.group_count', 0), /ngroups must be a positive integer, got 0/],
     ['with more layers than tensors', set('block_count', 4_000_000_000), /block_count is 4000000000 with/],
