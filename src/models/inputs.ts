@@ -23,7 +23,10 @@ export interface InputOptions {
    * of the row alone; the ids under the padding are not looked at. Instead of `lengths`.
    */
   attentionMask?: AttentionMask;
-  /** Document of each token, rows like those of the ids or (b, l): packed documents do not see each other. */
+  /**
+   * Document of each token, rows like those of the ids or (b, l): packed documents do not see each other. One begins wherever the number
+   * changes, so numbers may come again.
+   */
   sequenceIds?: readonly (readonly number[])[] | Tensor;
 }
 
@@ -48,16 +51,19 @@ export function packInputs(ids: Ids, options: InputOptions, device: Tensor['devi
   const lengths = spans ? spans.map(({ length }) => length) : lengthsOf(options.lengths ?? widths, b, l);
   const isMoved = spans?.some(({ start }) => start > 0) ?? false;
   const { sequenceIds } = options;
-  const documents = !sequenceIds
-    ? null
-    : sequenceIds instanceof Tensor
-      ? sequenceIds
-      : packSequenceIds(sequenceIds, spans ? [widths] : [widths, lengths], b, l, device);
+  const documents =
+    sequenceIds &&
+    numbered(
+      sequenceIds instanceof Tensor
+        ? sequenceIds
+        : packSequenceIds(sequenceIds, spans ? [widths] : [widths, lengths], b, l, device),
+    );
   return {
     input: spans && (isMoved || input.host) ? toFront('ids', input, spans, l) : input,
     lengths: lengths.some((n) => n !== l) ? lengths : null,
     context: {
-      sequenceIds: documents && spans && isMoved ? toFront('sequenceIds', documents, spans, l) : documents,
+      sequenceIds:
+        documents && spans && isMoved ? toFront('sequenceIds', documents, spans, l) : (documents ?? null),
       lengths: lengths.some((n) => n !== l) ? Tensor.from(Int32Array.from(lengths), [b], { device }) : null,
     },
     places: spans && isMoved ? placesOf(spans, l) : null,
@@ -226,4 +232,19 @@ function packSequenceIds(
     host.set(row, i * l);
   });
   return Tensor.from(host, [b, l], { device });
+}
+
+/**
+ * The same documents under numbers that do not come again: a convolution takes equal numbers within its width for one document, also
+ * across a short one between them.
+ */
+function numbered(ids: Tensor): Tensor {
+  const { host, shape } = ids;
+  if (!host || shape.length !== 2) return ids;
+  let document = 0;
+  const own = Int32Array.from(host, (id, at) => {
+    if (at % shape[1]! > 0 && id !== host[at - 1]) document++;
+    return document;
+  });
+  return Tensor.from(own, shape, { device: ids.device });
 }

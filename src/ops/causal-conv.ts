@@ -14,7 +14,10 @@ export interface CausalConvOptions {
   activation?: 'silu' | null;
   /** The last k inputs before x, oldest first: (b, e, k). Zeros when omitted. */
   window?: Tensor | null;
-  /** Document of each token, i32 (b, l): inputs of another document count as zero. The window belongs to token 0's. */
+  /**
+   * Document of each token, i32 (b, l): inputs of another document count as zero. The window belongs to token 0's. A number must
+   * not come again within k tokens: equal numbers are one document here.
+   */
   sequenceIds?: Tensor | null;
   /** Real tokens per row, i32 (b): later positions give 0 and leave the window alone. */
   lengths?: Tensor | null;

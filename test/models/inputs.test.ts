@@ -4,6 +4,7 @@ import {
   type AttentionMask,
   type Ids,
   LanguageModel,
+  type ModelConfigInput,
   ShapeError,
   Tensor,
   useDevice,
@@ -141,6 +142,28 @@ describe('losses', () => {
       ]);
     const value = (beyond: number) => model.loss([IDS[0]!, [4]], targets(beyond)).loss.item();
     expect(await value(0)).toBe(await value(-100));
+  });
+});
+
+describe('documents', () => {
+  const base = { d_model: 8, n_layer: 1, vocab_size: 16, d_state: 4 };
+  const attn_cfg = { num_heads: 2, rotary_emb_dim: 2, d_conv: 4 };
+  it.each<[string, ModelConfigInput]>([
+    ['Mamba-1', base],
+    ['Mamba-2', { ...base, model_type: 'mamba2', headdim: 4 }],
+    ['Mamba-3', { ...base, model_type: 'mamba3', headdim: 4 }],
+    ['attention', { ...base, attn_layer_idx: [0], attn_cfg }],
+  ])('%s: a number that comes again after a short document is another document', async (_, config) => {
+    const model = new LanguageModel(config, { seed: 1 });
+    const read = async (ids: Ids, options = {}) =>
+      (await model.forward(ids, options).logits.floats()).slice();
+    const ids = [1, 2, 3, 4, 5, 6, 7];
+    const documents = [[1, 1, 2, 2, 1, 1, 1]];
+    const alone = [await read([[1, 2]]), await read([[3, 4]]), await read([[5, 6, 7]])];
+    for (const sequenceIds of [documents, i32(documents)]) {
+      const packed = await read([ids], { sequenceIds });
+      expect([packed.slice(0, 32), packed.slice(32, 64), packed.slice(64)]).toEqual(alone);
+    }
   });
 });
 
