@@ -16,6 +16,7 @@ const CASES = [
   'moves',
   'narrow',
   'layers',
+  'norms',
   'conv',
   'scan',
   'ssd',

@@ -67,6 +67,7 @@ void test_elements();
 void test_moves();
 void test_narrow();
 void test_layers();
+void test_norms();
 void test_conv();
 void test_scan();
 void test_ssd();

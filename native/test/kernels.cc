@@ -247,6 +247,7 @@ int main(int argc, char** argv) {
     test_moves();
     test_narrow();
     test_layers();
+    test_norms();
     test_conv();
     test_scan();
     test_ssd();

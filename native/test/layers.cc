@@ -1,4 +1,4 @@
-// Cases of the matrix product, the norms and the loss.
+// Cases of the matrix product and the loss.
 #include "harness.h"
 
 namespace {
@@ -31,76 +31,6 @@ void test_matmul() {
   }
   for (int options = 0; options < 4; options++) matmul_case(1, 201, 263, 140, options & 1, options & 2, true, true);  // tiles
   matmul_case(1, 1, 3001, 130, false, true, false, false);
-}
-
-
-void test_norm_forward(int64_t rows, int64_t d, bool center, bool full) {
-  const double eps = 1e-5;
-  const Floats x = normal(rows * d, 1, 0.5), residual = normal(full ? rows * d : 0);
-  const Floats weight = normal(full ? d : 0, 0.3, 1), bias = normal(full && center ? d : 0);
-  Balls y, sums, means, rstds;
-  for (int64_t row = 0; row < rows; row++) {
-    Balls s;
-    Sum level, square;
-    for (int64_t j = 0; j < d; j++) {
-      s.push_back(full ? Ball(x[row * d + j]) + residual[row * d + j] : Ball(x[row * d + j]));
-      level += s[j];
-    }
-    const Ball mean = center ? level.total() * constant(1.0 / d) : Ball();
-    sums.insert(sums.end(), s.begin(), s.end());
-    for (Ball& value : s) {
-      if (center) value = value - mean;
-      square += value * value;
-    }
-    const Ball rstd = rsqrt_of(square.total() * constant(1.0 / d) + constant(eps));
-    for (int64_t j = 0; j < d; j++) {
-      Ball value = s[j] * rstd;
-      if (full) value = value * weight[j];
-      y.push_back(full && center ? value + bias[j] : value);
-    }
-    means.push_back(mean), rstds.push_back(rstd);
-  }
-  Call call("norm");
-  call.label(std::to_string(rows) + " by " + std::to_string(d) + (center ? ", centred" : "")).in(x);
-  call.maybe(residual).maybe(weight).maybe(bias).out(y);
-  full ? call.out(sums) : call.null();
-  center ? call.out(means) : call.null();
-  call.out(rstds).nums({(double)rows, (double)d, eps, (double)center}).check();
-}
-
-void test_norm_backward(int64_t rows, int64_t d, bool center, bool full) {
-  const Floats s = normal(rows * d), weight = normal(full ? d : 0, 0.3, 1), mean = normal(center ? rows : 0, 0.1);
-  const Floats rstd = uniform(rows, 0.5, 2), dy = normal(rows * d), dsum = normal(full ? rows * d : 0);
-  Balls ds, dweight, dbias;
-  std::vector<Sum> weights(d), biases(d);
-  for (int64_t row = 0; row < rows; row++) {
-    Balls xhat, g;
-    Sum along, level;
-    for (int64_t j = 0; j < d; j++) {
-      const int64_t i = row * d + j;
-      xhat.push_back((center ? Ball(s[i]) - mean[row] : Ball(s[i])) * rstd[row]);
-      g.push_back(full ? Ball(dy[i]) * weight[j] : Ball(dy[i]));
-      along += g[j] * xhat[j];
-      level += g[j];
-      weights[j] += Ball(dy[i]) * xhat[j];
-      biases[j] += dy[i];
-    }
-    for (int64_t j = 0; j < d; j++) {
-      Sum sum;
-      sum += g[j] * rstd[row];
-      sum += Ball(-rstd[row]) * xhat[j] * (along.total() * constant(1.0 / d));
-      if (center) sum += Ball(-rstd[row]) * (level.total() * constant(1.0 / d));
-      if (full) sum += dsum[row * d + j];
-      ds.push_back(rounded(sum.total()));
-    }
-  }
-  for (int64_t j = 0; j < d; j++) dweight.push_back(weights[j].total()), dbias.push_back(biases[j].total());
-  Call call("normGrad");
-  call.label(std::to_string(rows) + " by " + std::to_string(d) + (center ? ", centred" : "")).in(s);
-  call.maybe(weight).maybe(mean).in(rstd).in(dy).maybe(dsum).out(ds);
-  full ? call.out(dweight) : call.null();
-  full && center ? call.out(dbias) : call.null();
-  call.scratch(32 * 2 * d).nums({(double)rows, (double)d, (double)center}).check();
 }
 
 void test_loss(int64_t rows, int64_t v) {
@@ -136,13 +66,6 @@ void test_loss(int64_t rows, int64_t v) {
 
 void test_layers() {
   test_matmul();
-  const int64_t norms[][2] = {{1, 1}, {3, 5}, {2, 16}, {5, 67}, {33, 100}, {300, 257}};
-  for (const auto& [rows, d] : norms) {
-    for (int options = 0; options < 4; options++) {
-      test_norm_forward(rows, d, options & 1, options & 2);
-      test_norm_backward(rows, d, options & 1, options & 2);
-    }
-  }
   const int64_t losses[][2] = {{1, 1}, {5, 3}, {4, 16}, {9, 37}, {20, 5003}};
   for (const auto& [rows, v] : losses) test_loss(rows, v);
 }
