@@ -1,6 +1,7 @@
 /**
- * The recurrent state of a language model, as a value: what the model remembers of everything it has read. Its size is constant, but for
- * attention layers, which keep keys and values of every token of the document. It can be cloned, cut into rows and joined again, saved to bytes and continued in another process.
+ * The recurrent state of a language model, as a value: what the model remembers of everything it has read. Its size is
+ * constant, but for attention layers, which keep keys and values of every token of the document. It can be cloned, cut
+ * into rows and joined again, saved to bytes and continued in another process.
  */
 import { FormatError, StateError } from '../base/errors.ts';
 import { sameShape, showShape } from '../base/shape.ts';
@@ -75,6 +76,7 @@ export class State implements TensorOwner {
 
   /** A new state made of these rows, in this order; repeats are allowed (a fork). Lives until it is disposed. */
   rows(indices: readonly number[]): State {
+    if (indices.length === 0) throw new StateError('State.rows: expected at least one row, got none.');
     const bad = indices.find((i) => !Number.isInteger(i) || i < 0 || i >= this.batch);
     if (bad !== undefined)
       throw new StateError(`State.rows: expected rows in [0, ${this.batch}), got ${bad}.`);

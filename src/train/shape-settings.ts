@@ -2,6 +2,7 @@
  * The shape of a model that is trained from the beginning, as plain settings of a run: the architecture, single numbers instead of a
  * preset's, and which layers are attention. How they become a configuration, and what is wrong with them.
  */
+import { ConfigError } from '../base/errors.ts';
 import {
   ARCHITECTURES,
   type Architecture,
@@ -115,7 +116,7 @@ export function shapeInput(settings: ShapeSettings, preset: ModelShape): ModelSh
   const given = Object.fromEntries(Object.entries(own).filter(([, value]) => value !== null));
   const shape = { ...preset, ...given, model_type: arch } as ModelShape;
   return {
-    ...(preset.model_type === undefined ? sizesFor(shape) : {}),
+    ...(preset.model_type === undefined ? sizesFor(shape, own.headdim) : {}),
     ...shape,
     ...(mimo_rank !== null && { is_mimo: true, mimo_rank }),
     ...attentionOf(settings, shape),
@@ -123,11 +124,17 @@ export function shapeInput(settings: ShapeSettings, preset: ModelShape): ModelSh
 }
 
 /** What suits a width that no official model has: heads of up to 64 channels, at least four of them. */
-function sizesFor({ model_type, d_model, expand = 2 }: ModelShape): object {
+function sizesFor({ model_type, d_model, expand = 2 }: ModelShape, headdim: number | null): object {
   if (model_type === 'mamba1') return {};
   const inner = Math.floor(expand * d_model);
-  const headdim = [64, 32, 16, 8, 4, 2].find((p) => inner % p === 0 && inner / p >= 4) ?? 1;
-  return { d_state: D_STATE, headdim };
+  const fitting = [64, 32, 16, 8, 4, 2].find((p) => inner % p === 0 && inner / p >= 4) ?? 1;
+  if (fitting === 1 && inner > 8 && headdim === null) {
+    throw new ConfigError(
+      `train: expected an inner width that is a multiple of 2, got ${inner} (${expand} times d_model ${d_model}). ` +
+        'Choose another width, or the channels per head with --headdim.',
+    );
+  }
+  return { d_state: D_STATE, headdim: fitting };
 }
 
 /** Attention layers as the published hybrid has them: no biases, a convolution, half of each head rotated. */

@@ -114,6 +114,7 @@ describe('single numbers', () => {
     ['no headdim, which mamba1 does not have, got 64', { headdim: 64 }],
     ['no mimo_rank, which mamba2 does not have', { arch: 'mamba2', mimo_rank: 2 }],
     ['arch to be one of mamba1, mamba2, mamba3, got rwkv', { arch: 'rwkv' as LmSettings['arch'] }],
+    ['got 41 (1.3 times d_model 32). Choose another width', { arch: 'mamba2', d_model: 32, expand: 1.3 }],
     ['config: headdim 7 must divide d_inner 256. Correct', { arch: 'mamba3', headdim: 7 }],
     ['ngroups 3 must divide the heads 4', { arch: 'mamba2', headdim: 64, ngroups: 3 }],
     ['rope_fraction must be 0.5 or 1, got 0.3', { arch: 'mamba3', rope_fraction: 0.3 }],
