@@ -13,7 +13,7 @@ import {
   VERSION,
 } from '../../src/index.node.ts';
 import { byteTokenizer } from '../../src/text/index.ts';
-import { roundings } from '../models/checker.ts';
+import { roundings } from '../models/roundings.ts';
 import { bundle } from '../support/bundle.ts';
 import { cli } from './cli.ts';
 

@@ -11,7 +11,7 @@ import {
 } from '../../src/index.node.ts';
 import { byteTokenizer } from '../../src/text/index.ts';
 import { devices, reportMissing } from '../kernels/devices.ts';
-import { roundings } from '../models/checker.ts';
+import { roundings } from '../models/roundings.ts';
 import { settle } from '../support/settle.ts';
 
 beforeEach(settle);

@@ -7,7 +7,7 @@ import { expect } from 'vitest';
 import { Rng } from '../../src/base/rng.ts';
 import type { LanguageModel } from '../../src/models/language-model.ts';
 import { noGrad } from '../../src/tensor/tape.ts';
-import { roundings } from '../models/checker.ts';
+import { roundings } from '../models/roundings.ts';
 
 /** Largest difference of two computations of the same logits, by rounding alone. */
 export function logitBound(model: LanguageModel, length: number, logits: ArrayLike<number>): number {

@@ -8,10 +8,9 @@ import { type Backend, useDevice } from '../../src/backend/backend.ts';
 import { createReference, type ReferenceBackend } from '../../src/backend/reference/index.ts';
 import { Rng } from '../../src/base/rng.ts';
 import { generateTokens } from '../../src/generate/engine.ts';
-import type { ModelConfig, ModelConfigInput } from '../../src/models/config.ts';
+import type { ModelConfigInput } from '../../src/models/config.ts';
 import { type ForwardOptions, LanguageModel } from '../../src/models/language-model.ts';
 import type { State } from '../../src/models/state.ts';
-import { gatedMlpWidth } from '../../src/nn/layers.ts';
 import { crossEntropy, IGNORE_INDEX } from '../../src/ops/cross-entropy.ts';
 import { add, mul, slice } from '../../src/tensor/primitives.ts';
 import { keep, scope } from '../../src/tensor/scope.ts';
@@ -19,6 +18,7 @@ import { backward, noGrad } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
 import { AdamW } from '../../src/train/adamw.ts';
 import { devices, reportMissing } from '../kernels/devices.ts';
+import { roundings } from './roundings.ts';
 
 type Floats = Float32Array | Float64Array;
 
@@ -45,56 +45,6 @@ export async function stateValues(state: State): Promise<Values> {
 
 /** Unit roundoff of what the device stores. */
 const unitOf = (backend: Backend) => (backend.description.includes('float64 storage') ? 2 ** -53 : 2 ** -24);
-
-/**
- * The most roundings between a weight and a logit: the terms of each sum, the roundings of each function (at most 10 per
- * exponential, one per product), and for a state the decays of all tokens after it.
- */
-export function roundings(config: ModelConfig, length: number): number {
-  const { d_model: d, n_layer, d_intermediate, attn_layer_idx } = config;
-  const norm = d + 6;
-  const mlp = d_intermediate > 0 ? norm + d + 10 + gatedMlpWidth(d_intermediate) : 0;
-  let sum = d + n_layer * (norm + mlp + 2) + norm;
-  for (let i = 0; i < n_layer; i++)
-    sum += attn_layer_idx.includes(i) ? ofAttention(config, length) : ofMixer(config, length);
-  return sum;
-}
-
-function ofMixer(config: ModelConfig, length: number): number {
-  const { d_model: d, d_inner: e, d_state: n } = config;
-  if (config.model_type === 'mamba1') {
-    const { d_conv: k, dt_rank: r } = config;
-    return d + 1 + (k + 10) + e + (r + 10) + (n + 10 * length) + (e + 10);
-  }
-  if (config.model_type === 'mamba2') {
-    const { d_conv: k, d_ssm, norm_groups } = config;
-    const norm = d_ssm / norm_groups + 6;
-    // dt; the products within a chunk; the state; the skip; the gate.
-    return d + 1 + (k + 10) + 12 + (n + length) + (n + 10 * length) + 2 + 12 + norm + e;
-  }
-  const { headdim: p, mimo_rank: r } = config;
-  // B and C normalised, biased and turned by an angle that is a sum over the tokens; dt, A, lambda; the norm per head; the ranks.
-  return (
-    d + (n + 6) + 1 + (16 + 12 * length) + 36 + r * (n + length) + (n + 10 * length) + 2 + (p + 18) + r + e
-  );
-}
-
-/** Scores, their softmax, the mean of the values. */
-function ofAttention(config: ModelConfig, length: number): number {
-  const { num_heads, head_dim, d_conv, mlp_dim } = config.attn_cfg!;
-  const softmax = 10 + length;
-  return (
-    config.d_model +
-    1 +
-    (d_conv + 10) +
-    8 +
-    (head_dim + 2) +
-    softmax +
-    length +
-    num_heads * head_dim +
-    mlp_dim
-  );
-}
 
 /** First-order bound of the difference of two float computations, relative to the largest value of the tensor. */
 function expectClose(actual: Values, expected: Values, relative: number): void {
@@ -359,6 +309,40 @@ function checkModel(name: string, input: ModelConfigInput, backend: Backend): vo
         return crossEntropy(model.forward([second], { state }).logits, i32(targets.slice(LENGTH)));
       });
       expect(() => expectClose(cut, whole, 3 * relative)).toThrow(); // the state does matter
+    });
+
+    // Along a random direction of every parameter, D(h) and D(2h) extrapolated. Only float64 is fine enough.
+    it.runIf(unitOf(backend) < 1e-15)('gradients are those of finite differences', async () => {
+      const { first, second, targets } = halves();
+      const loss = () => {
+        const { state } = model.forward([first]);
+        return model.loss([second], i32(targets.slice(LENGTH)), { state }).loss;
+      };
+      const exact = await gradients(model, loss);
+      const step = 1e-6; // of embeddings of 0.02, in front of a norm
+      const slopes = [];
+      for (const [name, tensor] of model.namedParameters()) {
+        const start = await values(tensor);
+        const direction = Array.from(start, () => rng.uniform(-1, 1));
+        const at = async (h: number) => {
+          tensor.write(Float64Array.from(start, (x, i) => x + h * direction[i]!));
+          const value = scope(() => noGrad(loss));
+          const [y] = await values(value);
+          value.dispose();
+          return y!;
+        };
+        const difference = async (h: number) => ((await at(h)) - (await at(-h))) / (2 * h);
+        const [near, far] = [await difference(step), await difference(2 * step)];
+        tensor.write(start);
+        const slope = direction.reduce((sum: number, d, i) => sum + d * exact[name]![i]!, 0);
+        slopes.push({ name, slope, numeric: (4 * near - far) / 3, error: Math.abs(near - far) });
+      }
+      const noise = (relative * exact.loss![0]!) / step;
+      const steepest = Math.max(...slopes.map(({ slope }) => Math.abs(slope)));
+      for (const { name, slope, numeric, error } of slopes) {
+        expect(error + noise, name).toBeLessThan(1e-5 * steepest);
+        expect(Math.abs(slope - numeric), name).toBeLessThanOrEqual(error + noise);
+      }
     });
 
     it('gradient checkpointing gives the same bits', async () => {
