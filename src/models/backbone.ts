@@ -136,14 +136,22 @@ function runAgain(
   context: SequenceContext,
 ): BlockResult {
   const names = Object.keys(block.mixer.stateShapes);
-  const inputs = [h, ...(residual ? [residual] : []), ...(state ? names.map((name) => state[name]!) : [])];
-  const named = (tensors: readonly Tensor[]) =>
-    Object.fromEntries(names.map((name, i) => [name, tensors[i]!]));
-  const outputs = recompute((...xs) => {
-    const before = state ? named(xs.slice(residual ? 2 : 1)) : null;
-    const out = block.forward(xs[0]!, residual ? xs[1]! : null, before, context);
-    return [out.h, out.residual, ...names.map((name) => out.state[name]!)];
-  }, inputs);
+  const { sequenceIds, lengths } = context;
+  // The context's tensors are inputs too: they must live until the backward pass.
+  const given = { h, residual, sequenceIds, lengths, ...state };
+  const inputs = Object.entries(given).filter((entry): entry is [string, Tensor] => Boolean(entry[1]));
+  const outputs = recompute(
+    (...xs) => {
+      const { h, residual, sequenceIds, lengths, ...before } = Object.fromEntries(
+        inputs.map(([name], i) => [name, xs[i]!]),
+      );
+      const again = { ...context, sequenceIds, lengths };
+      const out = block.forward(h!, residual ?? null, state && before, again);
+      return [out.h, out.residual, ...names.map((name) => out.state[name]!)];
+    },
+    inputs.map(([, tensor]) => tensor),
+  );
   const [nextH, nextResidual, ...after] = outputs as [Tensor, Tensor, ...Tensor[]];
-  return { h: nextH, residual: nextResidual, state: named(after) };
+  const next = Object.fromEntries(names.map((name, i) => [name, after[i]!]));
+  return { h: nextH, residual: nextResidual, state: next };
 }

@@ -228,11 +228,13 @@ export function recompute(fn: (...inputs: Tensor[]) => Tensor[], inputs: Tensor[
   );
   const node = new Node('recompute', inputs, outputs.length, saved);
   const wants = inputs.map((input) => input.tracksGrad);
+  const hosts = inputs.map(({ host }) => host); // of ids, which fn may read
   node.setRule((douts) =>
     withGrad(true, () => {
       const again = inputs.map((_, i) => saved[`${i}`]!.detach());
       again.forEach((input, i) => {
         input.requiresGrad = wants[i]!;
+        input.host = hosts[i]!;
       });
       const results = scope(() => fn(...again));
       const live = results

@@ -41,7 +41,7 @@ describe('usage errors', () => {
     ['an unknown architecture', ['--arch', 'rwkv'], 'Allowed choices are mamba1'],
     ['unknown class weights', ['--class-weights', 'x'], 'Allowed choices are equal, balanced'],
     ['too much dropout', ['--dropout', '2'], 'expected a number in [0, 1]'],
-    ['tokens that are no number', ['--max-tokens', 'all'], 'expected a number'],
+    ['tokens that are no number', ['--max-tokens', 'all'], 'expected an integer'],
     ['an unknown flag', ['--text-field', 'x'], 'unknown option'],
     ['a shape beside a base', ['--from', at('lm')], '--d-model cannot be used with --from'],
     ['adapters that are not asked for', ['--lora-rank', '2'], '--lora-rank needs --tune lora'],

@@ -51,7 +51,7 @@ describe('usage', () => {
     ['an unknown flag', ['generate', '--model', 'x', '--temprature', '1'], 'Did you mean --temperature?'],
     ['no command', [], 'Usage: mamba-ts'],
     ['a missing option', ['generate'], "required option '--model <model>' not specified"],
-    ['a word for a number', ['generate', '--model', 'x', '--max-tokens', 'many'], 'expected a number'],
+    ['a word for a number', ['generate', '--model', 'x', '--max-tokens', 'many'], 'expected an integer'],
     ['an empty number', ['generate', '--model', 'x', '--temperature', ''], 'expected a number'],
     ['a number out of range', ['generate', '--model', 'x', '--top-p', '1.5'], 'above 0, at most 1'],
     ['a mass of nothing', ['generate', '--model', 'x', '--top-p', '0'], 'above 0'],
