@@ -100,12 +100,12 @@ describe.each(FILES)('%s', (name) => {
         const damaged = mutations.reduce<Uint8Array>((bytes, change) => change(bytes), original);
         seen[await openAndReadAll(damaged, openTorchBin)]++;
       }),
-      { numRuns: 1000, seed: 1 },
+      { numRuns: 2000, seed: 1 },
     );
 
     // Damage to numbers is not damage to the format; the legacy container has the smallest share of them.
-    expect(seen.read).toBeGreaterThan(10);
-    expect(seen.refused).toBeGreaterThan(10);
+    expect(seen.read).toBeGreaterThan(20);
+    expect(seen.refused).toBeGreaterThan(20);
   });
 });
 

@@ -54,6 +54,11 @@ export function exact(v: number): Ball {
   return { v, r: 0 };
 }
 
+/** Element i of an operand; `missing` where there is no such operand. */
+export function at(x: ArrayLike<number> | null, i: number, missing = 0): Ball {
+  return exact(x ? x[i]! : missing);
+}
+
 /** A float64 constant, rounded to float32 once. */
 export function constant(v: number): Ball {
   return { v, r: Math.fround(v) === v ? 0 : EPS * Math.abs(v) };

@@ -10,6 +10,7 @@ import { attentionBound, attentionGradBound } from './attention-bounds.ts';
 import {
   add,
   apply,
+  at,
   type Ball,
   constant,
   div,
@@ -28,7 +29,7 @@ import {
 } from './ball.ts'; // prettier-ignore
 import { widened } from './cases/narrow.ts';
 import { gatedNormBound, gatedNormGradBound } from './gated-norm-bounds.ts';
-import { type Case, type Floats, magnitude, type Operands, type Result } from './harness.ts';
+import { type Case, magnitude, type Operands, type Result } from './harness.ts';
 import { angleScanBound, angleScanGradBound, rotateBound, rotateGradBound } from './rotation-bounds.ts';
 import { scanBound, scanGradBound } from './scan-bounds.ts';
 import { ssdBound, ssdGradBound } from './ssd-bounds.ts';
@@ -49,7 +50,6 @@ const SUMS: Sums = {
 };
 
 const SQRT = (x: number) => Math.sqrt(Math.max(0, x));
-const at = (x: Floats | null, i: number, missing = 0): Ball => exact(x ? x[i]! : missing);
 
 function unaryBall(op: UnaryOp, x: Ball): Ball | null {
   if (op === 'exp') return apply(Math.exp, ULPS.exp, x);

@@ -5,6 +5,7 @@
 import {
   add,
   apply,
+  at,
   type Ball,
   constant,
   type Estimates,
@@ -17,12 +18,11 @@ import {
   ULPS,
   ZERO,
 } from './ball.ts'; // prettier-ignore
-import type { Floats, Operands } from './harness.ts';
+import type { Operands } from './harness.ts';
 
 const TURN = 2 * Math.PI;
 const PI = constant(Math.PI);
 
-const at = (x: Floats | null, i: number): Ball => (x ? exact(x[i]!) : ZERO);
 const bentOf = (angle: Ball): Ball => apply(Math.tanh, ULPS.tanh, angle);
 
 type Angles = Operands<'angleScan'> | Operands<'angleScanGrad'>;

@@ -7,6 +7,7 @@ import { sigmoid, silu, softplus } from '../../src/backend/reference/math.ts';
 import {
   add,
   apply,
+  at,
   type Ball,
   type Estimates,
   exact,
@@ -18,11 +19,9 @@ import {
   ULPS,
   ZERO,
 } from './ball.ts'; // prettier-ignore
-import type { Floats, Operands } from './harness.ts';
+import type { Operands } from './harness.ts';
 
 type Common = Operands<'selectiveScan'> | Operands<'selectiveScanGrad'>;
-
-const at = (x: Floats | null, i: number): Ball => (x ? exact(x[i]!) : ZERO);
 
 /** One token of one channel: everything that does not depend on the state. */
 function tokenOf(o: Common, row: number, t: number, c: number) {

@@ -1,16 +1,15 @@
 /**
  * The laws every language model obeys, on one device: any way of feeding the same tokens gives the same numbers. Two ways differ by
- * rounding only; how much that may be follows from the number of roundings on the way (see `tolerance`).
+ * rounding only; how much that may be follows from the number of roundings on the way (roundings.ts).
  */
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Backend, useDevice } from '../../src/backend/backend.ts';
-import { createReference, type ReferenceBackend } from '../../src/backend/reference/index.ts';
+import { createReference } from '../../src/backend/reference/index.ts';
 import { Rng } from '../../src/base/rng.ts';
 import { generateTokens } from '../../src/generate/engine.ts';
 import type { ModelConfigInput } from '../../src/models/config.ts';
 import { type ForwardOptions, LanguageModel } from '../../src/models/language-model.ts';
-import type { State } from '../../src/models/state.ts';
 import { crossEntropy, IGNORE_INDEX } from '../../src/ops/cross-entropy.ts';
 import { add, mul, slice } from '../../src/tensor/primitives.ts';
 import { keep, scope } from '../../src/tensor/scope.ts';
@@ -18,90 +17,18 @@ import { backward, noGrad } from '../../src/tensor/tape.ts';
 import { Tensor } from '../../src/tensor/tensor.ts';
 import { AdamW } from '../../src/train/adamw.ts';
 import { devices, reportMissing } from '../kernels/devices.ts';
+import {
+  expectClose,
+  type Floats,
+  feed,
+  gradients,
+  join,
+  stateValues,
+  unitOf,
+  type Values,
+  values,
+} from './measure.ts';
 import { roundings } from './roundings.ts';
-
-type Floats = Float32Array | Float64Array;
-
-/** Logits and states of one way of feeding, on the host, by name. */
-export type Values = Record<string, Floats>;
-
-/** All 64 bits where the device keeps them. */
-async function values(tensor: Tensor): Promise<Floats> {
-  const { device } = tensor;
-  return 'readF64' in device ? (device as ReferenceBackend).readF64(tensor, tensor.size) : tensor.floats();
-}
-
-/** Angles as points on the circle: 0 and a whole turn are the same. */
-export async function stateValues(state: State): Promise<Values> {
-  const result: Values = {};
-  for (const [name, tensor] of state.namedTensors()) {
-    const stored = await values(tensor);
-    result[name] = name.endsWith('.angle')
-      ? join([stored.map((angle) => Math.cos(angle)), stored.map((angle) => Math.sin(angle))])
-      : stored;
-  }
-  return result;
-}
-
-/** Unit roundoff of what the device stores. */
-const unitOf = (backend: Backend) => (backend.description.includes('float64 storage') ? 2 ** -53 : 2 ** -24);
-
-/** First-order bound of the difference of two float computations, relative to the largest value of the tensor. */
-function expectClose(actual: Values, expected: Values, relative: number): void {
-  expect(Object.keys(actual)).toEqual(Object.keys(expected));
-  for (const [name, want] of Object.entries(expected)) {
-    const got = actual[name]!;
-    expect(got.length, name).toBe(want.length);
-    let scale = 0;
-    let worst = 0;
-    for (let i = 0; i < want.length; i++) {
-      scale = Math.max(scale, Math.abs(want[i]!));
-      const error = Math.abs(got[i]! - want[i]!);
-      worst = Math.max(worst, error); // a NaN stays and fails
-    }
-    expect(worst, `${name}, of ${scale}`).toBeLessThanOrEqual(relative * scale);
-  }
-}
-
-const join = (parts: readonly Floats[]): Float64Array => Float64Array.from(parts.flatMap((p) => [...p]));
-
-/** Runs pieces one after the other, each from the state of the one before. */
-async function feed(model: LanguageModel, pieces: readonly number[][][], first?: State): Promise<Values> {
-  const outputs = scope(() =>
-    noGrad(() => {
-      let state = first;
-      return pieces.map((ids) => {
-        const out = model.forward(ids, { state });
-        state = out.state;
-        return { logits: out.logits, state: out.state };
-      });
-    }),
-  );
-  const logits = [];
-  for (const out of outputs) logits.push(await values(out.logits));
-  const result = { logits: join(logits), ...(await stateValues(outputs.at(-1)!.state)) };
-  for (const out of outputs) {
-    out.logits.dispose();
-    out.state.dispose();
-  }
-  return result;
-}
-
-/** Gradients of all parameters by name, and the loss. */
-async function gradients(model: LanguageModel, loss: () => Tensor): Promise<Values> {
-  const value = scope(() => {
-    const result = loss();
-    backward(result);
-    return result.detach();
-  });
-  const result: Values = { loss: await values(value) };
-  value.dispose();
-  for (const [name, tensor] of model.namedParameters()) {
-    if (tensor.grad) result[name] = await values(tensor.grad);
-  }
-  model.zeroGrad();
-  return result;
-}
 
 /** On every device, and in float64. */
 export function checkModels(configs: Readonly<Record<string, ModelConfigInput>>): void {
