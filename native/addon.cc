@@ -20,7 +20,6 @@
 
 namespace {
 
-constexpr int MAX_VARIANTS = 4;
 constexpr size_t LARGEST_ARENA = (size_t)1 << 40;
 constexpr size_t SMALLEST_ARENA = (size_t)1 << 26;
 
@@ -99,7 +98,7 @@ napi_value run(napi_env env, napi_callback_info info) {
   if ((size_t)device->entries[index]->operands > device->bound)
     return fail(env, "run: expected bound operands. Call bind() with a Float64Array that is long enough.");
   const Args args = {device->operands, device->arena};
-  const Ctx ctx = {pool_run, device->pool};
+  const Ctx ctx = {pool_run, device->pool, device->variant.features};
   device->entries[index]->fn(args, ctx);
   return nullptr;
 }
@@ -186,7 +185,7 @@ napi_value peak(napi_env env, napi_callback_info info) {
   int64_t iterations;
   TRY(napi_get_cb_info(env, info, &argc, argv, nullptr, (void**)&device));
   TRY(napi_get_value_int64(env, argv[0], &iterations));
-  const Ctx ctx = {pool_run, device->pool};
+  const Ctx ctx = {pool_run, device->pool, device->variant.features};
   TRY(napi_create_double(env, device->variant.peak(ctx, device->threads, iterations), &result));
   return result;
 }

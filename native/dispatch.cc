@@ -7,18 +7,25 @@ int supported_variants(Variant* out) {
   __builtin_cpu_init();
   int count = 0;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
-    out[count++] = {"avx512", avx512::families(), avx512::peak};
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")) {
+    int dots = 0;
+    if (__builtin_cpu_supports("avx512vnni")) dots |= FEATURE_VNNI;
+    if (__builtin_cpu_supports("avx512bf16")) dots |= FEATURE_BF16;
+    out[count++] = {"avx512", dots, avx512::families(), avx512::peak};
+    // What an AVX-512 CPU without these does, where there are some.
+    if (dots) out[count++] = {"avx512f", 0, avx512::families(), avx512::peak};
+  }
   // Every CPU with AVX2 and FMA also has F16C (both came together, Haswell and Zen).
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) out[count++] = {"avx2", avx2::families(), avx2::peak};
-  out[count++] = {"sse2", sse2::families(), sse2::peak};
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    out[count++] = {"avx2", 0, avx2::families(), avx2::peak};
+  out[count++] = {"sse2", 0, sse2::families(), sse2::peak};
   return count;
 }
 
 #elif defined(__aarch64__)
 
 int supported_variants(Variant* out) {
-  out[0] = {"neon", neon::families(), neon::peak};
+  out[0] = {"neon", 0, neon::families(), neon::peak};
   return 1;
 }
 

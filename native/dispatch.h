@@ -9,7 +9,8 @@ struct Family {
 };
 
 struct Variant {
-  const char* name;         // avx512, avx2, sse2, neon, simd128
+  const char* name;         // amx, avx512, avx512f, avx2, sse2, neon, simd128
+  int features;             // FEATURE_* bits of Ctx
   const Family* families;   // FAMILIES of them
   // Runs register-only multiply-adds on every thread; returns the floating-point operations done.
   double (*peak)(const Ctx& ctx, int64_t threads, int64_t iterations);
@@ -29,5 +30,7 @@ MAMBA_DECLARE(avx512)
 MAMBA_DECLARE(neon)
 MAMBA_DECLARE(simd128)
 
-// The variants that this CPU can run, best first. Returns how many were written to `out` (at most 4).
+constexpr int MAX_VARIANTS = 5;
+
+// The variants that this CPU can run, best first. Returns how many were written to `out` (at most MAX_VARIANTS).
 int supported_variants(Variant* out);

@@ -42,6 +42,6 @@ EXPORT(kernel_operands) int kernel_operands(int index) { return entry(index)->op
 
 EXPORT(run) void run(int index) {
   const Args args = {operand_values, arena()};
-  const Ctx ctx = {run_in_order, nullptr};
+  const Ctx ctx = {run_in_order, nullptr, 0};
   entry(index)->fn(args, ctx);
 }

@@ -44,10 +44,17 @@ struct Args {
   MAMBA_INLINE char* at(int i) const { return v[i] < 0 ? nullptr : base + (ptrdiff_t)v[i]; }
 };
 
+// What a CPU has beyond the instruction set that a kernel is compiled for. Code that needs one of them is compiled for it by
+// a target attribute, stands in a file of its own, and is called only where Ctx::features names it.
+constexpr int FEATURE_VNNI = 1;  // dot products of 8-bit integers (AVX512_VNNI)
+constexpr int FEATURE_BF16 = 2;  // dot products of bfloat16 (AVX512_BF16)
+constexpr int FEATURE_AMX = 4;   // tiles of both (AMX-TILE, AMX-BF16, AMX-INT8), permitted by the system
+
 struct Ctx {
   using Task = void (*)(const void* body, int64_t task, char* scratch);
   void (*run)(void* pool, int64_t tasks, Task task, const void* body);
   void* pool;
+  int features;
 
   // Runs body(task, scratch) for every task in [0, tasks), in any order, on any thread, and returns when all are done.
   // The split into tasks must depend on sizes only: results must not depend on the thread count. Not nestable.

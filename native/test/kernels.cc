@@ -203,7 +203,8 @@ Floats Call::check() {
       passed.push_back(buffers.back() ? (double)(buffers.back()->data - base) : operand.number);
     }
     static char* const scratch = (char*)aligned_alloc(64, SCRATCH_BYTES);
-    const Ctx ctx = run < MAX_THREADS ? Ctx{pool_run, pools[run + 1]} : Ctx{run_reversed, scratch};
+    const Ctx ctx = run < MAX_THREADS ? Ctx{pool_run, pools[run + 1], variant.features}
+                                       : Ctx{run_reversed, scratch, variant.features};
     entry->fn({passed.data(), base}, ctx);
 
     for (size_t i = 0; i < operands.size(); i++) {
@@ -230,7 +231,7 @@ Floats Call::check() {
 }
 
 int main(int argc, char** argv) {
-  Variant found[4];
+  Variant found[MAX_VARIANTS];
   const int count = supported_variants(found);
   if (argc > 1 && strcmp(argv[1], "--list") == 0) {
     for (int i = 0; i < count; i++) printf("%s\n", found[i].name);

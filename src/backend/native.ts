@@ -30,7 +30,7 @@ interface AddonDevice {
 }
 
 export interface NativeOptions {
-  /** One of isaVariants(). Default: MAMBA_ISA, else the best this CPU has. */
+  /** One of isaVariants() or `baseline`. Default: MAMBA_ISA, else the best this CPU has. */
   isa?: string;
   /** Threads including the caller's. Default: MAMBA_THREADS, else one per available core. Never changes a result. */
   threads?: number;
@@ -86,11 +86,13 @@ export function isaVariants(): string[] {
   return loadAddon().variants();
 }
 
+/** `baseline` is what every CPU of this architecture has: the last variant. */
 function chooseIsa(variants: readonly string[], wanted: string | undefined): string {
-  const isa = wanted ?? (process.env.MAMBA_ISA || variants[0]!);
+  const named = wanted ?? (process.env.MAMBA_ISA || variants[0]!);
+  const isa = named === 'baseline' ? variants.at(-1)! : named;
   if (!variants.includes(isa)) {
     throw new ConfigError(
-      `native: expected an instruction set of this CPU (${variants.join(', ')}), got ${isa}. Check MAMBA_ISA.`,
+      `native: expected an instruction set of this CPU (${variants.join(', ')}, baseline), got ${isa}. Check MAMBA_ISA.`,
     );
   }
   return isa;

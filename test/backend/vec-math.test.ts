@@ -24,7 +24,7 @@ const compiler = process.env.CXX || 'g++';
 function variants(): string[] {
   try {
     execFileSync(compiler, ['--version'], { stdio: 'ignore' });
-    return isaVariants();
+    return isaVariants().filter((isa) => isa in FLAGS);
   } catch {
     return [];
   }

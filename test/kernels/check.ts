@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { KernelName } from '../../src/backend/backend.ts';
 import type { Estimate, Estimates } from './ball.ts';
 import { boundsOf, hasTwin } from './bounds.ts';
-import { devices, isRequired, reportMissing } from './devices.ts';
+import { devices, isRequired, productDevices, reportMissing } from './devices.ts';
 import { type Case, type Result, run, truth } from './harness.ts';
 
 /** The float64 result of a case and its bounds, computed once for all devices. */
@@ -17,6 +17,9 @@ function expectedOf(test: Case) {
   }
   return promise;
 }
+
+/** Kernels that have code for dot products of narrow numbers. */
+const PRODUCTS: readonly KernelName[] = ['matmul', 'linearNarrow'];
 
 /** Registers the tests of some kernels. */
 export function checkKernels(kernels: readonly KernelName[], table: readonly Case[]): void {
@@ -32,7 +35,8 @@ export function checkKernels(kernels: readonly KernelName[], table: readonly Cas
       }
     });
   }
-  for (const device of devices) {
+  const tested = kernels.some((kernel) => PRODUCTS.includes(kernel)) ? productDevices : devices;
+  for (const device of tested) {
     describe(device.label, () => {
       for (const test of cases) {
         const has = test.kernel in device.backend.kernels || isRequired(device);

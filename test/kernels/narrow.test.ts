@@ -1,14 +1,14 @@
 import { describe, it } from 'vitest';
 import { LARGE, narrow, widened } from './cases/narrow.ts';
 import { checkKernels } from './check.ts';
-import { devices } from './devices.ts';
+import { productDevices } from './devices.ts';
 import { type Case, run } from './harness.ts';
 
 checkKernels(['widen', 'narrow', 'linearNarrow', 'gatherRowsNarrow'], narrow);
 
 const products = narrow.filter((test): test is Case<'linearNarrow'> => test.kernel === 'linearNarrow');
 
-describe.each(devices)('$label', ({ backend }) => {
+describe.each(productDevices)('$label', ({ backend }) => {
   it.skipIf(!backend.kernels.linearNarrow)(
     'linearNarrow gives the bits of matmul on the widened rows',
     async () => {
