@@ -5,7 +5,8 @@
 //   Device: isa, threads, reservedBytes, kernels: { name, operands }[]
 //           bind(Float64Array)                where run() finds its operands
 //           run(index), write(byteOffset, typedArray), read(byteOffset, typedArray)
-//           peak(iterations)                  register-only multiply-adds; returns the operations done
+//           peak(kind, iterations)            register-only multiply-adds; returns the operations done
+//           readRate(bytes, passes)           bytes per second of the fastest pass over memory of its own
 //
 // Every environment (main thread, worker) has its own devices; they live until the environment ends.
 #define NAPI_VERSION 8
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "dispatch.h"
 #include "pool.h"
@@ -179,14 +181,50 @@ napi_value variants(napi_env env, napi_callback_info) {
 }
 
 napi_value peak(napi_env env, napi_callback_info info) {
-  size_t argc = 1;
-  napi_value argv[1], result;
+  size_t argc = 2;
+  napi_value argv[2], result;
   Device* device;
+  int32_t kind;
   int64_t iterations;
   TRY(napi_get_cb_info(env, info, &argc, argv, nullptr, (void**)&device));
-  TRY(napi_get_value_int64(env, argv[0], &iterations));
+  TRY(napi_get_value_int32(env, argv[0], &kind));
+  TRY(napi_get_value_int64(env, argv[1], &iterations));
   const Ctx ctx = {pool_run, device->pool, device->variant.features};
-  TRY(napi_create_double(env, device->variant.peak(ctx, device->threads, iterations), &result));
+  TRY(napi_create_double(env, device->variant.peak(ctx, device->threads, (PeakKind)kind, iterations), &result));
+  return result;
+}
+
+double seconds() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+napi_value read_rate(napi_env env, napi_callback_info info) {
+  size_t argc = 2;
+  napi_value argv[2], result;
+  Device* device;
+  int64_t bytes;
+  int32_t passes;
+  TRY(napi_get_cb_info(env, info, &argc, argv, nullptr, (void**)&device));
+  TRY(napi_get_value_int64(env, argv[0], &bytes));
+  TRY(napi_get_value_int32(env, argv[1], &passes));
+  void* data = mmap(nullptr, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) return fail(env, "readRate: out of memory.");
+#ifdef MADV_HUGEPAGE
+  madvise(data, (size_t)bytes, MADV_HUGEPAGE);  // as the arena
+#endif
+  memset(data, 1, (size_t)bytes);
+  const Ctx ctx = {pool_run, device->pool, device->variant.features};
+  double best = 0;
+  for (int pass = 0; pass < passes; pass++) {
+    const double start = seconds();
+    const int64_t count = device->variant.read_all(ctx, device->threads, (const float*)data, bytes / 4);
+    const double rate = 4.0 * (double)count / (seconds() - start);
+    if (rate > best) best = rate;
+  }
+  munmap(data, (size_t)bytes);
+  TRY(napi_create_double(env, best, &result));
   return result;
 }
 
@@ -224,7 +262,7 @@ napi_value describe(napi_env env, const Device* device) {
   const struct {
     const char* name;
     napi_callback callback;
-  } functions[] = {{"bind", bind}, {"run", run}, {"write", write}, {"read", read}, {"peak", peak}};
+  } functions[] = {{"bind", bind}, {"run", run}, {"write", write}, {"read", read}, {"peak", peak}, {"readRate", read_rate}};
   for (const auto& f : functions) {
     TRY(napi_create_function(env, f.name, NAPI_AUTO_LENGTH, f.callback, (void*)device, &value));
     TRY(napi_set_named_property(env, result, f.name, value));

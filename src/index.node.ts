@@ -9,6 +9,7 @@ export {
   type NativeOptions,
   openNative,
   openWasmFile,
+  type PeakKind,
 } from './backend/native.ts';
 export {
   type ConvertOptions,

@@ -26,7 +26,8 @@ interface AddonDevice {
   run(kernel: number): void;
   write(byteOffset: number, data: TypedArray): void;
   read(byteOffset: number, into: TypedArray): void;
-  peak(iterations: number): number;
+  peak(kind: number, iterations: number): number;
+  readRate(bytes: number, passes: number): number;
 }
 
 export interface NativeOptions {
@@ -109,23 +110,33 @@ function chooseThreads(wanted: number | undefined): number {
   return threads;
 }
 
+/** What products are computed with; the order is that of PeakKind in native/dispatch.h. */
+const PEAKS = ['f32', 'bf16', 'int8'] as const;
+export type PeakKind = (typeof PEAKS)[number];
+
+/** The limits of the machine on all threads of this device: what benches compare with. The best of several short runs. */
 export interface NativeBackend extends Backend {
   /**
-   * The machine's float32 limit in operations per second: multiply-adds that never leave the registers, on all threads
-   * of this device, the best of 20 short runs. What benches compare with.
+   * Operations per second (a multiply-add is two) that never leave the registers: float32; bfloat16 or 8-bit integers
+   * where the CPU has dot products of them, else float32 too.
    */
-  measurePeak(): number;
+  measurePeak(kind?: PeakKind): number;
+  /** Bytes per second of passes that read `sizeBytes` of memory (default 256 MiB) in several streams and add them up. */
+  measureRead(sizeBytes?: number): number;
 }
 
-function measurePeak(device: AddonDevice): number {
+function measurePeak(device: AddonDevice, kind: PeakKind): number {
   let best = 0;
-  for (let run = 0; run < 20; run++) {
+  for (let run = 0; run < 12; run++) {
     const start = performance.now();
-    const operations = device.peak(2e6);
+    const operations = device.peak(PEAKS.indexOf(kind), 1e6);
     best = Math.max(best, operations / ((performance.now() - start) / 1000));
   }
   return best;
 }
+
+/** Less than this is not even a cache line for each stream of many threads. */
+const LEAST_READ_BYTES = 2 ** 20;
 
 /**
  * Opens a native device with its own memory and threads; they last until the process (or worker) ends.
@@ -154,7 +165,10 @@ export function openNative(options: NativeOptions = {}): NativeBackend {
     write: device.write,
     read: device.read,
   };
-  return Object.assign(cpuBackend(host), { measurePeak: () => measurePeak(device) });
+  return Object.assign(cpuBackend(host), {
+    measurePeak: (kind: PeakKind = 'f32') => measurePeak(device, kind),
+    measureRead: (sizeBytes = 2 ** 28) => device.readRate(Math.max(sizeBytes, LEAST_READ_BYTES), 10),
+  });
 }
 
 export const nativeFactory: BackendFactory = { name: 'native', open: () => openNative() };
