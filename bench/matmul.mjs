@@ -39,7 +39,21 @@ function operand(device, count) {
 function time(device, [, m, n, k, transA, transB], rounds) {
   const [a, b, c] = [operand(device, m * k), operand(device, k * n), operand(device, m * n)];
   const strides = { strideA: 0, strideB: 0, strideC: 0 };
-  const args = { a, b, c, bias: null, batch: 1, m, n, k, transA, transB, ...strides, accumulate: 0 };
+  const args = {
+    a,
+    b,
+    c,
+    bias: null,
+    batch: 1,
+    m,
+    n,
+    k,
+    transA,
+    transB,
+    ...strides,
+    accumulate: 0,
+    precision: 0,
+  };
   // Several products a round where one is too short for the clock.
   const repeats = Math.max(1, Math.round(1e8 / (2 * m * n * k)));
   const seconds = [];

@@ -63,7 +63,8 @@ function measure(device, format, m, n, k) {
   const copies = m === 1 ? Math.ceil((MEMORY_BYTES * 8) / (n * k * BITS[format])) : 1;
   const storage = weights(device, format, copies * n * k);
   const [a, c] = [floats(device, m * k), floats(device, m * n)];
-  const layout = { batch: 1, transA: 0, transB: 1, strideA: 0, strideB: 0, strideC: 0, accumulate: 0 };
+  const strides = { strideA: 0, strideB: 0, strideC: 0 };
+  const layout = { batch: 1, transA: 0, transB: 1, ...strides, accumulate: 0, precision: 0 };
   const run = (i) => {
     const row = (i % copies) * n;
     if (format === 'f32') {

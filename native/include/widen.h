@@ -53,6 +53,12 @@ VEC_FN vf vfrom_f16(vi upper) {
 }
 #endif
 
+// The nearest bf16, ties to even, as a float. NaN stays one.
+VEC_FN vf vround_bf16(vf x) {
+  const vu u = (vu)x, rounded = (u + 0x7fff + ((u >> 16) & 1)) & 0xffff0000u;
+  return vselect(x == x, (vf)rounded, x);
+}
+
 // W times float16.
 VEC_FN vf vload_f16(const char* p) {
 #if defined(__AVX512F__)
@@ -103,6 +109,14 @@ struct WeightsF32 {
   static constexpr int STEP = W, BYTES = 4 * W;
   VEC_FN vf load(const char* step, int) { return vload((const float*)step); }
   VEC_FN vf load_part(const char* step, int rest) { return vload_part((const float*)step, rest); }
+};
+
+// A format whose values are rounded to bf16 as they are read.
+template <class F>
+struct RoundedToBf16 {
+  static constexpr int STEP = F::STEP, BYTES = F::BYTES;
+  VEC_FN vf load(const char* step, int v) { return vround_bf16(F::load(step, v)); }
+  VEC_FN vf load_part(const char* step, int rest) { return vround_bf16(F::load_part(step, rest)); }
 };
 
 struct WeightsBf16 {

@@ -37,6 +37,7 @@ struct MatmulShape {
   int64_t m, n, k;
   int64_t lda, ldb;
   bool transA, transB, accumulate;
+  bool bf16;  // operands are rounded to bfloat16
 };
 
 // What happens to the tile of c besides adding the product.
@@ -96,6 +97,11 @@ struct MatmulCut {
   int64_t start(int64_t i) const { return begin + i * shortest + (i < longer ? i : longer); }
   int size(int64_t i) const { return (int)(shortest + (i < longer)); }
 };
+
+// Packed operands rounded to bfloat16 where they lie; `count` floats, and what whole vectors take beyond.
+static void matmul_round(float* x, int64_t count) {
+  for (int64_t i = 0; i < count; i += W) vstore(x + i, vround_bf16(vload(x + i)));
+}
 
 // Rows i.. of a, columns p.. -> [rows][MM_KC].
 static void matmul_pack_a(const MatmulShape& s, const float* a, int64_t i, int rows, int64_t p, int64_t kc, float* to) {
@@ -192,14 +198,17 @@ static void matmul_tile(const MatmulShape& s, const float* a, const MatmulRight&
   for (int64_t block = 0; block < depth.parts; block++) {
     const int64_t p = depth.start(block), kc = depth.size(block);
     b.pack(s, b.data + item * b.stride, j0, j1, p, kc, packed_b);
+    if (s.bf16) matmul_round(packed_b, (j1 - j0 + MM_WIDTH - 1) / MM_WIDTH * MM_PANEL);
     for (int64_t begin = i0; begin < i1; begin += MM_MC) {
       const int64_t end = begin + MM_MC < i1 ? begin + MM_MC : i1;
       const MatmulCut slivers(begin, end, (end - begin + MM_ROWS - 1) / MM_ROWS);
       if (s.transA) matmul_pack_a_by_k(s, a, slivers, p, kc, packed_a);
+      if (s.transA && s.bf16) matmul_round(packed_a, slivers.parts * MM_SLIVER);
       for (int64_t sliver = 0; sliver < slivers.parts; sliver++) {
         const int64_t i = slivers.start(sliver);
         const int rows = slivers.size(sliver);
         if (!s.transA) matmul_pack_a(s, a, i, rows, p, kc, packed_a);
+        if (!s.transA && s.bf16) matmul_round(packed_a, rows * MM_KC);
         const float* own = s.transA ? packed_a + sliver * MM_SLIVER : packed_a;
         const float* panel = packed_b;
         for (int64_t j = j0; j < j1; j += MM_WIDTH, panel += MM_PANEL) {
@@ -267,8 +276,10 @@ static void matmul_kernel(const Args& args, const Ctx& ctx) {
   s.transA = args.n(8) != 0, s.transB = args.n(9) != 0, s.accumulate = args.n(13) != 0;
   s.lda = s.transA ? s.m : s.k;
   s.ldb = s.transB ? s.k : s.n;
-  const MatmulRight b = {(const char*)args.f(1), stride_b, s.transB ? matmul_pack_b_by_n : matmul_pack_b, matvec_rows<WeightsF32>};
+  s.bf16 = args.n(14) == 1;
+  const MatmulRight b = {(const char*)args.f(1), stride_b, s.transB ? matmul_pack_b_by_n : matmul_pack_b,
+                         s.bf16 ? matvec_rows<RoundedToBf16<WeightsF32>, true> : matvec_rows<WeightsF32>};
   matmul_run(ctx, s, batch, a, args.n(10), b, args.f(2), args.n(12), bias);
 }
 
-static const Entry matmul_entries[] = {{"matmul", 14, matmul_kernel}};
+static const Entry matmul_entries[] = {{"matmul", 15, matmul_kernel}};

@@ -13,9 +13,15 @@ constexpr int64_t MV_LIMIT = 16;
 // Elements of b per task: streams want to be long, threads want many tasks.
 constexpr int64_t MV_CHUNK = 1 << 16, MV_LONG_CHUNK = 1 << 18, MV_TASKS = 32;
 
+// Activations as they are, or rounded to bfloat16.
+template <bool ROUND>
+VEC_FN vf matvec_activation(vf x) {
+  return ROUND ? vround_bf16(x) : x;
+}
+
 // c[R][S] = a[R][k] . b[S][k], the rows of b `spread` apart and in format F: one sum of W lanes for each element of c, in the
 // same order whatever R, S and F.
-template <class F, int R, int S>
+template <class F, bool ROUND, int R, int S>
 static void matvec_dots(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias, int64_t spread) {
   const int64_t row = weight_bytes<F>(s.k) * spread, steps = s.k / F::STEP;
   vf acc[R][S];
@@ -25,7 +31,7 @@ static void matvec_dots(const MatmulShape& s, const float* a, const char* b, flo
     if constexpr (F::STEP <= 2 * W) {
       MM_UNROLL for (int v = 0; v < F::STEP / W; v++) {
         vf ar[R];
-        MM_UNROLL for (int r = 0; r < R; r++) ar[r] = vload(from + r * s.k + v * W);
+        MM_UNROLL for (int r = 0; r < R; r++) ar[r] = matvec_activation<ROUND>(vload(from + r * s.k + v * W));
         MM_UNROLL for (int t = 0; t < S; t++) {
           const vf bt = F::load(b + t * row, v);
           MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(ar[r], bt, acc[r][t]);
@@ -36,7 +42,8 @@ static void matvec_dots(const MatmulShape& s, const float* a, const char* b, flo
       MM_UNROLL for (int t = 0; t < S; t++) {
         MM_UNROLL for (int v = 0; v < F::STEP / W; v++) {
           const vf bt = F::load(b + t * row, v);
-          MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(vload(from + r * s.k + v * W), bt, acc[r][t]);
+          MM_UNROLL for (int r = 0; r < R; r++)
+            acc[r][t] = vfma(matvec_activation<ROUND>(vload(from + r * s.k + v * W)), bt, acc[r][t]);
         }
       }
     }
@@ -45,7 +52,7 @@ static void matvec_dots(const MatmulShape& s, const float* a, const char* b, flo
     const int rest = (int)(s.k % W);
     if (rest > 0) {
       vf ar[R];
-      MM_UNROLL for (int r = 0; r < R; r++) ar[r] = vload_part(from + r * s.k, rest);
+      MM_UNROLL for (int r = 0; r < R; r++) ar[r] = matvec_activation<ROUND>(vload_part(from + r * s.k, rest));
       MM_UNROLL for (int t = 0; t < S; t++) {
         const vf bt = F::load_part(b + t * row, rest);
         MM_UNROLL for (int r = 0; r < R; r++) acc[r][t] = vfma(ar[r], bt, acc[r][t]);
@@ -64,26 +71,26 @@ static void matvec_dots(const MatmulShape& s, const float* a, const char* b, flo
 
 // All rows of a, R at a time, with columns [j0, j1) of c. The S rows that are read side by side are far apart: a stream each
 // for the prefetchers of the memory, where neighbours would be one.
-template <class F, int R, int S>
+template <class F, bool ROUND, int R, int S>
 static void matvec_columns(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias, int64_t j0,
                            int64_t j1) {
   const int64_t row = weight_bytes<F>(s.k), spread = (j1 - j0) / S;
   for (int64_t j = j0; j < j0 + spread; j++) {
     const float* from = bias ? bias + j : nullptr;
     int64_t i = 0;
-    for (; i + R <= s.m; i += R) matvec_dots<F, R, S>(s, a + i * s.k, b + j * row, c + i * s.n + j, from, spread);
-    for (; i < s.m; i++) matvec_dots<F, 1, S>(s, a + i * s.k, b + j * row, c + i * s.n + j, from, spread);
+    for (; i + R <= s.m; i += R) matvec_dots<F, ROUND, R, S>(s, a + i * s.k, b + j * row, c + i * s.n + j, from, spread);
+    for (; i < s.m; i++) matvec_dots<F, ROUND, 1, S>(s, a + i * s.k, b + j * row, c + i * s.n + j, from, spread);
   }
   for (int64_t j = j0 + S * spread; j < j1; j++)
     for (int64_t i = 0; i < s.m; i++)
-      matvec_dots<F, 1, 1>(s, a + i * s.k, b + j * row, c + i * s.n + j, bias ? bias + j : nullptr, 1);
+      matvec_dots<F, ROUND, 1, 1>(s, a + i * s.k, b + j * row, c + i * s.n + j, bias ? bias + j : nullptr, 1);
 }
 
-template <class F>
+template <class F, bool ROUND = false>
 static void matvec_rows(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias, int64_t j0,
                         int64_t j1) {
-  if (s.m == 1) matvec_columns<F, 1, MV_STREAMS>(s, a, b, c, bias, j0, j1);
-  else matvec_columns<F, MV_ROWS, MV_SHARED_STREAMS>(s, a, b, c, bias, j0, j1);
+  if (s.m == 1) matvec_columns<F, ROUND, 1, MV_STREAMS>(s, a, b, c, bias, j0, j1);
+  else matvec_columns<F, ROUND, MV_ROWS, MV_SHARED_STREAMS>(s, a, b, c, bias, j0, j1);
 }
 
 // Columns of c per task.

@@ -81,7 +81,7 @@ static void linearNarrow_kernel(const Args& args, const Ctx& ctx) {
   float* c = args.f(2);
   MatmulShape s;
   s.m = args.n(4), s.n = args.n(5), s.k = args.n(6);
-  s.transA = false, s.transB = true, s.accumulate = false;
+  s.transA = false, s.transB = true, s.accumulate = s.bf16 = false;
   s.lda = s.ldb = s.k;
   const int64_t row = args.n(8);
   narrow_with(args.n(7), [&](auto format) {

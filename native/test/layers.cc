@@ -3,23 +3,33 @@
 
 namespace {
 
-void matmul_case(int64_t batch, int64_t m, int64_t n, int64_t k, bool trans_a, bool trans_b, bool with_bias, bool accumulate) {
+// The nearest bfloat16, ties to even: 8 digits.
+float nearest_bf16(float x) {
+  int exponent;
+  const double digits = frexp(x, &exponent);
+  return (float)ldexp(nearbyint(ldexp(digits, 8)), exponent - 8);
+}
+
+void matmul_case(int64_t batch, int64_t m, int64_t n, int64_t k, bool trans_a, bool trans_b, bool with_bias, bool accumulate,
+                 bool bf16 = false) {
   const Floats a = normal(batch * m * k), b = normal(k * n), bias = normal(with_bias ? n : 0), before = normal(batch * m * n);
+  const auto operand = [=](float x) { return bf16 ? nearest_bf16(x) : x; };
   Balls c;
   for (int64_t i = 0; i < batch * m * n; i++) {
     const int64_t item = i / (m * n), row = i / n % m, column = i % n;
     Sum sum;
     for (int64_t p = 0; p < k; p++)
-      sum += Ball(a[item * m * k + (trans_a ? p * m + row : row * k + p)]) * b[trans_b ? column * k + p : p * n + column];
+      sum += Ball(operand(a[item * m * k + (trans_a ? p * m + row : row * k + p)])) *
+             operand(b[trans_b ? column * k + p : p * n + column]);
     if (with_bias) sum += bias[column];
     if (accumulate) sum += before[i];
     c.push_back(sum.total());
   }
   Call call("matmul");
-  call.label(std::to_string(m) + ' ' + std::to_string(n) + ' ' + std::to_string(k) + (trans_a ? " A'" : "") + (trans_b ? " B'" : ""));
+  call.label(std::to_string(m) + ' ' + std::to_string(n) + ' ' + std::to_string(k) + (trans_a ? " A'" : "") + (trans_b ? " B'" : "") + (bf16 ? " bf16" : ""));
   call.in(a).in(b).io(before, c).maybe(bias);
   for (const int64_t value : {batch, m, n, k}) call.num((double)value);
-  call.nums({(double)trans_a, (double)trans_b, (double)(m * k), 0, (double)(m * n), (double)accumulate}).check();
+  call.nums({(double)trans_a, (double)trans_b, (double)(m * k), 0, (double)(m * n), (double)accumulate, (double)bf16}).check();
 }
 
 void test_matmul() {
@@ -28,8 +38,11 @@ void test_matmul() {
   for (const auto& [m, n, k] : shapes) {
     for (int options = 0; options < 16; options++)
       matmul_case(1 + (m < 10), m, n, k, options & 1, options & 2, options & 4, options & 8);
+    for (int options = 0; options < 4; options++)
+      matmul_case(1 + (m < 10), m, n, k, options & 1, options & 2, m % 2, n % 3 == 0, true);
   }
   for (int options = 0; options < 4; options++) matmul_case(1, 201, 263, 140, options & 1, options & 2, true, true);  // tiles
+  for (int options = 0; options < 4; options++) matmul_case(1, 201, 263, 341, options & 1, options & 2, true, true, true);
   matmul_case(1, 1, 3001, 130, false, true, false, false);
 }
 

@@ -148,7 +148,7 @@ void test_product(int format, int64_t m, int64_t n, int64_t k, int64_t row, bool
   const double sizes[] = {(double)m, (double)n, (double)k};
   const std::string label = NAMES[format] + (' ' + std::to_string(m)) + ' ' + std::to_string(n) + ' ' + std::to_string(k);
   Call plain("matmul"), narrow("linearNarrow");
-  plain.label(label).in(a).in(wide).out(c).maybe(bias).nums({1, sizes[0], sizes[1], sizes[2], 0, 1, 0, 0, 0, 0});
+  plain.label(label).in(a).in(wide).out(c).maybe(bias).nums({1, sizes[0], sizes[1], sizes[2], 0, 1, 0, 0, 0, 0, 0});
   const Floats want = plain.check();
   narrow.label(label).in(a).bits(w).out_bits(want).maybe(bias);
   narrow.nums({sizes[0], sizes[1], sizes[2], (double)format, (double)row}).check();

@@ -146,7 +146,8 @@ export const KERNELS = {
 
   // The family matmul.
   /** c (m, n) = op(a) op(b) + bias (n), added to c if accumulate; a is stored (m, k), or (k, m) if transA; b is (k, n), or
-   *  (n, k) if transB. `batch` such products, strideA/B/C elements apart (0 reuses the operand; never for c). */
+   *  (n, k) if transB. `batch` such products, strideA/B/C elements apart (0 reuses the operand; never for c).
+   *  `precision` 0: float32. 1: a and b rounded to bfloat16 (nearest even), their products added up in float32. */
   matmul: {
     a: 'in',
     b: 'in',
@@ -162,6 +163,7 @@ export const KERNELS = {
     strideB: 'int',
     strideC: 'int',
     accumulate: 'int',
+    precision: 'int',
   }, // prettier-ignore
 
   // The family narrow. `format` indexes NARROW; every widened value is exact in float32.

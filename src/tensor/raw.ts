@@ -333,6 +333,7 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
     strideB: b.shape.length === 3 ? br * bc : 0,
     strideC: m * n,
     accumulate: into?.accumulate ? 1 : 0,
+    precision: 0,
   });
   return c;
 }

@@ -217,7 +217,7 @@ async function sample(device: Backend): Promise<Float32Array[]> {
   const total = upload(device, new Float32Array(1));
   const all = device.kernels;
   const product = { a: a!, b: b!, c, bias: bias!, batch: 1, m, n, k, transA: 0, transB: 1 };
-  all.matmul!({ ...product, strideA: 0, strideB: 0, strideC: 0, accumulate: 0 });
+  all.matmul!({ ...product, strideA: 0, strideB: 0, strideC: 0, accumulate: 0, precision: 0 });
   all.unary!({ op: 9, x: c, y, count: m * n });
   all.sum!({ x: y, y: row, outer: 1, axis: m, inner: n });
   all.sumSquares!({ x: y, y: total, count: m * n, accumulate: 0 });

@@ -48,6 +48,7 @@ async function worstRatio(device: Backend, p: Product, transA: boolean, transB: 
     strideB: k * n,
     strideC: m * n,
     accumulate: Number(p.accumulate ?? false),
+    precision: 0,
   });
   const got = await device.read(refs[2]!, 'f32', batch * m * n);
   for (const { storage } of refs) device.free(storage);

@@ -15,7 +15,8 @@ describe.each(productDevices)('$label', ({ backend }) => {
       for (const { name, operands } of [...products, ...LARGE]) {
         const { a, w, bias, m, n, k, format, row } = operands;
         const wide = Float32Array.from(widened(format, w)).subarray(row * k, (row + n) * k);
-        const layout = { batch: 1, transA: 0, transB: 1, strideA: 0, strideB: 0, strideC: 0, accumulate: 0 };
+        const strides = { strideA: 0, strideB: 0, strideC: 0 };
+        const layout = { batch: 1, transA: 0, transB: 1, ...strides, accumulate: 0, precision: 0 };
         const { c } = await run(backend, { kernel: 'linearNarrow', name, operands });
         const { c: expected } = await run(backend, {
           kernel: 'matmul',

@@ -1,10 +1,12 @@
 /** Matrix products: c (m, n) = op(a) (m, k) op(b) (k, n) + bias (n), batched, with optional transposes. */
+import { bf16ToF32, f32ToBf16 } from '../../base/dtype.ts';
 import type { Kernels } from '../backend.ts';
-import { input, optionalInput, output } from './storage.ts';
+import { type Floats, input, optionalInput, output } from './storage.ts';
 
 export const matmul = {
-  matmul({ batch, m, n, k, transA, transB, strideA, strideB, strideC, accumulate, ...refs }) {
-    const [a, b] = [input(refs.a), input(refs.b)];
+  matmul({ batch, m, n, k, transA, transB, strideA, strideB, strideC, accumulate, precision, ...refs }) {
+    const operand = (x: Floats) => (precision === 1 ? roundedToBf16(x) : x);
+    const [a, b] = [operand(input(refs.a)), operand(input(refs.b))];
     const bias = optionalInput(refs.bias);
     const c = output(refs.c);
     // Element (row, p) of op(a) is a[row * aRow + p * aCol]; the same for b.
@@ -24,3 +26,5 @@ export const matmul = {
     }
   },
 } satisfies Partial<Kernels>;
+
+const roundedToBf16 = (x: Floats): Floats => x.map((value: number) => bf16ToF32(f32ToBf16(value)));

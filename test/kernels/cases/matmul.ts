@@ -10,16 +10,19 @@ interface Options {
   accumulate?: number;
   /** Every product reads the same a, or b. */
   share?: 'a' | 'b';
+  /** 1: operands rounded to bfloat16. */
+  precision?: number;
 }
 
 function product(m: number, n: number, k: number, options: Options = {}): Case {
-  const { batch = 1, transA = 0, transB = 0, bias = false, accumulate = 0, share } = options;
+  const { batch = 1, transA = 0, transB = 0, bias = false, accumulate = 0, share, precision = 0 } = options;
   const letters = `${transA ? 'T' : 'N'}${transB ? 'T' : 'N'}`;
   const extras = [
     batch > 1 && `batch ${batch}`,
     share && `one ${share}`,
     bias && 'bias',
     accumulate && 'accumulated',
+    precision === 1 && 'bf16',
   ];
   const name = [`(${m}, ${n}, ${k}) ${letters}`, ...extras].filter(Boolean).join(', ');
   return define('matmul', name, (values): Operands<'matmul'> => {
@@ -31,7 +34,7 @@ function product(m: number, n: number, k: number, options: Options = {}): Case {
       // Not accumulated: what is in c must not matter.
       c: accumulate ? values.normal(batch * m * n) : new Float32Array(batch * m * n).fill(Number.NaN),
       bias: bias ? values.normal(n) : null,
-      ...{ batch, m, n, k, transA, transB, strideA, strideB, strideC: m * n, accumulate },
+      ...{ batch, m, n, k, transA, transB, strideA, strideB, strideC: m * n, accumulate, precision },
     };
   });
 }
@@ -39,7 +42,9 @@ function product(m: number, n: number, k: number, options: Options = {}): Case {
 const SIZES = [1, 2, 3, 5, 8, 16, 17, 33, 63, 65, 130];
 const TRANSPOSES = [0, 1].flatMap((transA) => [0, 1].map((transB) => ({ transA, transB })));
 
-export const matmul: Case[] = TRANSPOSES.flatMap((transposes) => [
+const EVERY = [0, 1].flatMap((precision) => TRANSPOSES.map((transposes) => ({ ...transposes, precision })));
+
+export const matmul: Case[] = EVERY.flatMap((transposes) => [
   ...SIZES.map((size) => product(size, size, size, transposes)),
   ...SIZES.map((m, i) => {
     const [n, k] = [SIZES[(i + 4) % SIZES.length]!, SIZES[(i + 7) % SIZES.length]!];
