@@ -182,7 +182,8 @@ static __attribute__((noinline)) void ssd_mix(float* M, const float* products, i
   }
 }
 
-// One token: R rows of the state (p, n) at a time are read once, used, decayed and written.
+// One token: every row of the state (p, n) is read once, used, decayed and written, one row after the other, because the memory
+// delivers one stream of rows faster than several side by side. state_out may be state.
 struct SsdStep {
   const float *x, *B, *C, *D;  // of this head; D for each channel, or null
   int64_t x_step, group_step, ranks, n;
@@ -190,25 +191,71 @@ struct SsdStep {
   const float* state;          // null = zeros
   float *y, *state_out;
 
-  template <int R>
-  void rows(int64_t i) const {
-    for (int64_t k = 0; k < ranks; k++) {
-      const float *b = B + k * group_step, *c = C + k * group_step;
-      vf sums[R], inputs[R];
-      for (int r = 0; r < R; r++) sums[r] = vzero(), inputs[r] = vset1(scale * x[k * x_step + i + r]);
-      const auto some = [&](int64_t j, int count) VEC_LAMBDA {
-        const vf bj = vload_some(b + j, count), cj = vload_some(c + j, count);
-        MM_UNROLL for (int r = 0; r < R; r++) {
-          const vf before = state ? vload_some(state + (i + r) * n + j, count) : vzero();
-          float* to = state_out + (i + r) * n + j;
-          sums[r] = vfma(before, cj, sums[r]);
-          vstore_some(to, vfma(inputs[r], bj, k == 0 ? before * decay : vload_some(to, count)), count);
-        }
+  // body(j, count) for all columns of a row.
+  template <class F>
+  MAMBA_INLINE void columns(const F& body) const {
+    int64_t j = 0;
+    for (; j + W <= n; j += W) body(j, W);
+    if (j < n) body(j, (int)(n - j));
+  }
+
+  // What row i of the state gives to rank k.
+  MAMBA_INLINE float dot(int64_t i, int64_t k) const {
+    const float *from = state + i * n, *c = C + k * group_step;
+    vf sum = vzero();
+    columns([&](int64_t j, int count) VEC_LAMBDA { sum = vfma(vload_some(from + j, count), vload_some(c + j, count), sum); });
+    return hsum(sum);
+  }
+
+  // The first rank of rows i .. i + R: reads them for the last time and writes them. Rows are V whole vectors, B and C wait in
+  // registers; or of any width when V is 0.
+  template <int R, int V>
+  MAMBA_INLINE void pass(int64_t i, const vf* b, const vf* c) const {
+    const vf kept = vset1(decay);
+    vf sums[R];
+    for (int r = 0; r < R; r++) {
+      const float* from = state + (i + r) * n;
+      float* to = state_out + (i + r) * n;
+      const vf input = vset1(scale * x[i + r]);
+      sums[r] = vzero();
+      const auto some = [&](int64_t j, int count, vf bj, vf cj) VEC_LAMBDA {
+        const vf before = state ? vload_some(from + j, count) : vzero();
+        sums[r] = vfma(before, cj, sums[r]);
+        vstore_some(to + j, vfma(input, bj, before * kept), count);
       };
-      int64_t j = 0;
-      for (; j + W <= n; j += W) some(j, W);
-      if (j < n) some(j, (int)(n - j));
-      for (int r = 0; r < R; r++) y[k * x_step + i + r] = hsum(sums[r]) * decay;
+      if constexpr (V > 0) {
+        MM_UNROLL for (int v = 0; v < V; v++) some(v * W, W, b[v], c[v]);
+      } else {
+        columns([&](int64_t j, int count) VEC_LAMBDA { some(j, count, vload_some(B + j, count), vload_some(C + j, count)); });
+      }
+    }
+    for (int r = 0; r < R; r++) y[i + r] = hsum(sums[r]) * decay;
+  }
+
+  template <int V>
+  void rows(int64_t p) const {
+    vf b[V > 0 ? V : 1], c[V > 0 ? V : 1];
+    for (int v = 0; v < V; v++) b[v] = vload(B + v * W), c[v] = vload(C + v * W);
+    int64_t i = 0;
+    for (; i + 4 <= p; i += 4) pass<4, V>(i, b, c);
+    for (; i < p; i++) pass<1, V>(i, b, c);
+  }
+
+  // The other ranks read before the first one writes, and write behind it.
+  void read_others(int64_t p) const {
+    for (int64_t k = 1; k < ranks; k++)
+      for (int64_t i = 0; i < p; i++) y[k * x_step + i] = state ? dot(i, k) * decay : 0.0f;
+  }
+  void write_others(int64_t p) const {
+    for (int64_t k = 1; k < ranks; k++) {
+      const float* b = B + k * group_step;
+      for (int64_t i = 0; i < p; i++) {
+        const vf input = vset1(scale * x[k * x_step + i]);
+        float* to = state_out + i * n;
+        columns([&](int64_t j, int count) VEC_LAMBDA {
+          vstore_some(to + j, vfma(input, vload_some(b + j, count), vload_some(to + j, count)), count);
+        });
+      }
     }
   }
 
@@ -219,10 +266,7 @@ struct SsdStep {
       for (int64_t m = 0; m < ranks; m++) {
         const float *b = B + m * group_step, *c = C + k * group_step, *from = x + m * x_step;
         vf sum = vzero();
-        for (int64_t j = 0; j < n; j += W) {
-          const int count = n - j < W ? (int)(n - j) : W;
-          sum += vload_some(b + j, count) * vload_some(c + j, count);
-        }
+        columns([&](int64_t j, int count) VEC_LAMBDA { sum = vfma(vload_some(b + j, count), vload_some(c + j, count), sum); });
         const float weight = own * hsum(sum);
         for (int64_t i = 0; i < p; i++) to[i] += weight * from[i];
       }
@@ -231,21 +275,39 @@ struct SsdStep {
   }
 
   void run(int64_t p) const {
-    int64_t i = 0;
-    for (; i + 4 <= p; i += 4) rows<4>(i);
-    for (; i < p; i++) rows<1>(i);
+    read_others(p);
+    if (n == 8 * W) rows<8>(p);  // 128 states with AVX-512
+    else if (n == 4 * W) rows<4>(p);
+    else rows<0>(p);
+    write_others(p);
     self(p);
   }
 };
 
+// to (p, n) = state (null = zeros) + weight sum over ranks of x b^T.
+static __attribute__((noinline)) void ssd_follow(float* to, const float* state, const float* x, int64_t x_step, const float* b,
+                                                 int64_t b_step, float weight, int64_t p, int64_t n, int64_t ranks) {
+  for (int64_t i = 0; i < p; i++, to += n) {
+    for (int64_t k = 0; k < ranks; k++) {
+      const float* from = k > 0 ? to : state ? state + i * n : nullptr;
+      const vf input = vset1(weight * x[k * x_step + i]);
+      for (int64_t j = 0; j < n; j += W) {
+        const int count = n - j < W ? (int)(n - j) : W;
+        vstore_some(to + j, vfma(input, vload_some(b + k * b_step + j, count), from ? vload_some(from + j, count) : vzero()), count);
+      }
+    }
+  }
+}
+
 static void ssd_forward(const Args& args, const Ctx& ctx) {
   const float *x = args.f(0), *decay = args.f(1), *scale = args.f(2), *own = args.f(3) ? args.f(3) : scale;
   const float *B = args.f(4), *C = args.f(5), *D = args.f(6), *state = args.f(7);
-  const int32_t *ids = args.ids(8), *lengths = args.ids(9);
-  float *y = args.f(10), *state_out = args.f(11), *checkpoints = args.f(12), *partial = args.f(13);
-  SsdShapes s = {args.n(14), args.n(15), args.n(16), args.n(17), args.n(18), args.n(19), args.n(20), 0};
-  const SsdWalk cut(s.r, args.n(21));
-  const int64_t d_width = args.n(22), chunks = cut.chunks(s.l);
+  const float *last_x = args.f(8), *last_b = args.f(9), *last_weight = args.f(10);
+  const int32_t *ids = args.ids(11), *lengths = args.ids(12);
+  float *y = args.f(13), *state_out = args.f(14), *checkpoints = args.f(15), *partial = args.f(16);
+  SsdShapes s = {args.n(17), args.n(18), args.n(19), args.n(20), args.n(21), args.n(22), args.n(23), 0};
+  const SsdWalk cut(s.r, args.n(24));
+  const int64_t d_width = args.n(25), chunks = cut.chunks(s.l);
   s.width = ssd_padded(cut.size * s.r);
   if (s.l > 1) ssd_groups(ctx, s, cut, B, C, ids, lengths, partial);
 
@@ -268,6 +330,11 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
     const float* flat = state ? state + place * n : nullptr;
     float* const last = state_out + place * n;
     bool empty = !state;
+    if (last_weight && walk.length > 0) {
+      ssd_follow(turned, flat, last_x + (row * s.r * s.h + head) * s.p + p0, head_step, last_b + (row * s.r * s.g + group) * n,
+                 group_step, last_weight[row * s.h + head], p, n, r);
+      flat = turned, empty = false;
+    }
     const auto store = [&](float* to) {
       if (empty) memset(to, 0, (size_t)(p * n) * sizeof(float));
       else if (!flat) ssd_transpose(to, n, S, pw, n, p);
@@ -286,11 +353,10 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
       const int64_t at = s.at_head(row, start, head) + p0, at_group = s.at_group(row, start, group);
       if (tokens == 1) {
         if (!empty && !flat) store(turned), flat = turned;
-        float* after = flat == last ? turned : last;
         const SsdStep step = {x + at, B + at_group, C + at_group, D ? skip : nullptr, head_step, group_step, r, n,
-                              exp1(decay[at_token]), scale[at_token], own[at_token], empty ? nullptr : flat, y + at, after};
+                              exp1(decay[at_token]), scale[at_token], own[at_token], empty ? nullptr : flat, y + at, last};
         step.run(p);
-        flat = after, empty = false;
+        flat = last, empty = false;
         continue;
       }
       if (!empty && flat) ssd_transpose(S, pw, flat, n, p, n);
@@ -323,4 +389,4 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
 
 #include "ssd-grad.cc"
 
-static const Entry ssd_entries[] = {{"ssd", 23, ssd_forward}, {"ssdGrad", 30, ssd_backward}};
+static const Entry ssd_entries[] = {{"ssd", 26, ssd_forward}, {"ssdGrad", 30, ssd_backward}};

@@ -24,7 +24,7 @@ Terms terms(const Floats& x, int64_t at, int64_t count) {
 
 struct Ssd {
   int64_t b, l, r, h, p, g, n, q, d_width;
-  Floats x, decay, scale, own, B, C, D, state;
+  Floats x, decay, scale, own, B, C, D, state, last_x, last_b, last_weight;
   Ints ids, lengths;
 
   int64_t length(int64_t row) const { return lengths.empty() ? l : lengths[row]; }
@@ -42,6 +42,14 @@ struct Ssd {
         sum[i] += term(u[x_at(token, k, head) + i / n]) * term(v[b_at(token, k, head) + i % n]);
     return sum;
   }
+  // The state that enters, with what the token before still gives.
+  Terms start(int64_t row, int64_t head) const {
+    Terms S = terms(state, (row * h + head) * p * n, p * n);
+    for (int64_t k = 0; k < r && !last_x.empty() && length(row) > 0; k++)
+      for (int64_t i = 0; i < p * n; i++)
+        S[i] += term(last_weight[row * h + head]) * term(last_x[x_at(row, k, head) + i / n]) * term(last_b[b_at(row, k, head) + i % n]);
+    return S;
+  }
   // Replaces the state before a token by `read`, what it reads, and the state after it.
   void advance(Terms& S, Terms& read, int64_t row, int64_t t, int64_t head) const {
     const int64_t token = row * l + t, at = token * h + head;
@@ -56,7 +64,7 @@ struct Ssd {
   // Where every float must be: no product meets more roundings than additions (tokens times ranks, inner products, and so many
   // terms), decays (exp and a product each, and an argument whose size counts up to 128, where exp is 0) and its factors.
   Balls balls(const Terms& x, int64_t additions) const {
-    const double k = EPS * (double)(r * (l + 1) + n + p + additions + 6 * l + 2 * 128 + 16);
+    const double k = EPS * (double)(r * (l + 2) + n + p + additions + 6 * l + 2 * 128 + 16);
     Balls result;
     for (const Term& t : x) result.push_back({t.v, k / (1 - k) * t.size + 16 * TINY * (double)(l + n + p)});
     return result;
@@ -93,7 +101,7 @@ Floats forward(const Ssd& o) {
   Terms y(o.x.size()), last, checkpoints(o.b * o.chunks() * o.h * size);
   for (int64_t row = 0; row < o.b; row++) {
     for (int64_t head = 0; head < o.h; head++) {
-      Terms S = terms(o.state, (row * o.h + head) * size, size), read(size);
+      Terms S = o.start(row, head), read(size);
       for (int64_t t = 0; t < o.l; t++) {
         for (int64_t i = 0; i < size && t % o.q == 0; i++)
           checkpoints[((row * o.chunks() + t / o.q) * o.h + head) * size + i] = S[i];
@@ -109,7 +117,8 @@ Floats forward(const Ssd& o) {
     }
   }
   Call call("ssd");
-  o.operands(call).maybe(o.state).maybe(o.ids).maybe(o.lengths).out(o.balls(y, 0)).out(o.balls(last, 0));
+  o.operands(call).maybe(o.state).maybe(o.last_x).maybe(o.last_b).maybe(o.last_weight).maybe(o.ids).maybe(o.lengths);
+  call.out(o.balls(y, 0)).out(o.balls(last, 0));
   o.sizes((o.own.empty() ? call.null() : call.out(o.balls(checkpoints, 0))).scratch(o.scratch())).check();
   Floats saved;
   for (const Term& value : checkpoints) saved.push_back((float)value.v);
@@ -183,8 +192,9 @@ void test_ssd() {
     for (int options = 0; options < 8; options++) {
       // Decays from none to e^-600 in the last.
       Ssd o = {b, l, r, h, p, g, n, q, options & 2 ? p : 1, normal(b * l * r * h * p), uniform(b * l * h, options == 7 ? -600 : -2, 0),
-               normal(b * l * h), {}, normal(b * l * r * g * n), normal(b * l * r * g * n), {}, {}, {}, {}};
+               normal(b * l * h), {}, normal(b * l * r * g * n), normal(b * l * r * g * n), {}, {}, {}, {}, {}, {}, {}};
       if (options & 1) o.own = normal(b * l * h), o.D = normal(h * o.d_width), o.state = normal(b * h * p * n);
+      if (options == 3 || options == 4) o.last_x = normal(b * r * h * p), o.last_b = normal(b * r * g * n), o.last_weight = normal(b * h);
       if (options & 2) o.ids = documents(b, l);
       if (options & 4)
         for (int64_t row = 0; row < b; row++) o.lengths.push_back((int32_t)(row == 0 ? l : row == 1 ? l / 2 : 0));

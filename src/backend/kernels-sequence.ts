@@ -144,7 +144,9 @@ export const SEQUENCE_KERNELS = {
    *  y[t,r] = (exp(decay[t]) S[t-1] + own[t] sum_r' x[t,r'] B[t,r']^T) C[t,r] + D x[t,r]
    *  x, y (b, l, r, h, p); decay <= 0, scale, own (b, l, h); own null = scale; B, C (b, l, r, g, n) with head i in
    *  group floor(i / (h / g)); D (h), or (h, p) when dWidth is p instead of 1. state (b, h, p, n) enters (null =
-   *  zeros), stateOut leaves. sequenceIds and lengths as in selectiveScan.
+   *  zeros), stateOut leaves and may be state. sequenceIds and lengths as in selectiveScan.
+   *  What the token before token 0 still gives to those that follow it, where there is one (null = nothing): lastWeight (b, h)
+   *  times sum_r lastX[r] lastB[r]^T, of lastX (b, r, h, p) and lastB (b, r, g, n), is added to the state that enters.
    *  Computed chunk by chunk of q tokens: q changes the rounding only, and a row that is cut at multiples of q gives
    *  the same bits as the whole. checkpoints (b, ceil(l / q), h, p, n) receives the state *before* each chunk (null
    *  when no gradient is needed). `partial` is scratch of ssdPartialSize() elements. p and n <= SSD_WIDTH,
@@ -158,6 +160,9 @@ export const SEQUENCE_KERNELS = {
     C: 'in',
     D: 'in?',
     state: 'in?',
+    lastX: 'in?',
+    lastB: 'in?',
+    lastWeight: 'in?',
     sequenceIds: 'ids?',
     lengths: 'ids?',
     y: 'out',

@@ -16,8 +16,18 @@ import { add, broadcastTo, exp, mul, reshape, slice, stack, sum } from '../tenso
 import * as raw from '../tensor/raw.ts';
 import { needsGrad, record } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
-import { checkSequence } from './causal-conv.ts';
+import { checkSequence, hostIds } from './causal-conv.ts';
 import { choose, rowMasks } from './row-masks.ts';
+
+/** weight sum_k x[k] B[k]^T is what it gives. */
+export interface LastToken {
+  /** (b, r, h, p). */
+  x: Tensor;
+  /** (b, r, g, n). */
+  B: Tensor;
+  /** (b, h). */
+  weight: Tensor;
+}
 
 export interface SsdCoreOptions {
   /** What a token's own input weighs in what it reads, (b, l, h); `scale` when omitted. */
@@ -26,6 +36,8 @@ export interface SsdCoreOptions {
   D?: Tensor | null;
   /** The state before the first token (b, h, p, n); zeros when omitted. */
   state?: Tensor | null;
+  /** A token before the first that still gives to those that follow it: it joins the state in every row that has a token. */
+  last?: LastToken | null;
   /**
    * Document of each token, i32 (b, l): the state is reset where it changes. The incoming state belongs to
    * token 0.
@@ -59,7 +71,7 @@ export function ssdCore(
   C: Tensor,
   options: SsdCoreOptions = {},
 ): SsdResult {
-  const { own = null, D = null, state = null, sequenceIds = null, lengths = null } = options;
+  const { own = null, D = null, state = null, last = null, sequenceIds = null, lengths = null } = options;
   const sizes = check(x, decay, scale, B, C, options);
   const { b, l, r, h, p, g, n, q } = sizes;
   const { device } = x;
@@ -68,13 +80,18 @@ export function ssdCore(
   const make = (shape: Shape) => Tensor.empty(shape, 'f32', device);
 
   const inputs = [x, decay, scale, own, B, C, D, state];
+  // Gradients of the token before come from the same kernels.
+  if (last && needsGrad([...inputs, last.x, last.B, last.weight])) {
+    return ssdCore(x, decay, scale, B, C, { ...options, state: joined(ssdCore, last, options), last: null });
+  }
   const y = make(x.shape);
   const stateOut = make([b, h, p, n]);
   const checkpoints = needsGrad(inputs) ? make([b, Math.ceil(l / q), h, p, n]) : null;
   const operands = { x, decay, scale, own, B, C, D, sequenceIds, lengths };
   if (b > 0) {
     const partial = make([ssdPartialSize(b, l, r, g, q)]);
-    kernel({ ...operands, state, y, stateOut, checkpoints, partial, ...sizes });
+    const [lastX, lastB, lastWeight] = [last?.x ?? null, last?.B ?? null, last?.weight ?? null];
+    kernel({ ...operands, state, lastX, lastB, lastWeight, y, stateOut, checkpoints, partial, ...sizes });
     partial.dispose();
   }
   if (!checkpoints) return { y, state: stateOut };
@@ -119,7 +136,8 @@ export function ssdCoreRef(
   C: Tensor,
   options: SsdCoreOptions = {},
 ): SsdResult {
-  const { own, D, state } = options;
+  const { own, D } = options;
+  const state = options.last ? joined(ssdCoreRef, options.last, options) : options.state;
   const { b, l, r, h, p, g, n } = check(x, decay, scale, B, C, options);
   const masks = rowMasks(b, l, options, 4, x.device);
   const at = (tensor: Tensor, t: number) => slice(tensor, 1, t, t + 1);
@@ -156,12 +174,22 @@ export function ssdCoreRef(
   return { y: l > 0 ? stack(ys, 1) : raw.full(x.shape, 0, x.device), state: S };
 }
 
+/** The state with what the token before gives, in every row that has a token: that token decays nothing. */
+function joined(core: typeof ssdCore, { x, B, weight }: LastToken, { state, lengths }: SsdCoreOptions) {
+  const oneToken = (tensor: Tensor) => reshape(tensor, [tensor.shape[0]!, 1, ...tensor.shape.slice(1)]);
+  const ends = hostIds('lengths', lengths)?.map((length) => Math.min(length, 1));
+  const goesOn = ends ? Tensor.from(ends, [ends.length], { device: x.device }) : null;
+  const keys = oneToken(B);
+  const none = raw.full([weight.shape[0]!, 1, weight.shape[1]!], 0, x.device);
+  return core(oneToken(x), none, oneToken(weight), keys, keys, { state, lengths: goesOn }).state;
+}
+
 function check(x: Tensor, decay: Tensor, scale: Tensor, B: Tensor, C: Tensor, options: SsdCoreOptions) {
   const op = 'ssdCore';
   const [b, l, r, h, p] = x.dims(5);
   const g = B.dims(5)[3];
   const n = B.dims(5)[4];
-  const { own, D, state, chunkSize: q = SSD_CHUNK } = options;
+  const { own, D, state, last, chunkSize: q = SSD_CHUNK } = options;
   expectShape(op, 'decay (b, l, h)', decay.shape, [b, l, h]);
   expectShape(op, 'scale (b, l, h)', scale.shape, [b, l, h]);
   expectShape(op, 'B (b, l, r, g, n)', B.shape, [b, l, r, g, n]);
@@ -182,11 +210,16 @@ function check(x: Tensor, decay: Tensor, scale: Tensor, B: Tensor, C: Tensor, op
   const dWidth = D?.shape.length === 2 ? p : 1;
   if (D) expectShape(op, 'D (h) or (h, p)', D.shape, D.shape.length === 2 ? [h, p] : [h]);
   if (state) expectShape(op, 'state (b, h, p, n)', state.shape, [b, h, p, n]);
+  if (last) {
+    expectShape(op, 'last.x (b, r, h, p)', last.x.shape, [b, r, h, p]);
+    expectShape(op, 'last.B (b, r, g, n)', last.B.shape, [b, r, g, n]);
+    expectShape(op, 'last.weight (b, h)', last.weight.shape, [b, h]);
+  }
   if (!(Number.isInteger(q) && q > 0)) {
     throw new ConfigError(`${op}: expected chunkSize to be a positive integer, got ${q}.`);
   }
   checkSequence(op, b, l, options);
-  const given = [x, decay, scale, B, C, own, D, state];
+  const given = [x, decay, scale, B, C, own, D, state, last?.x, last?.B, last?.weight];
   raw.requireF32(op, ...given.filter((t) => t !== null && t !== undefined));
   return { b, l, r, h, p, g, n, q, dWidth };
 }

@@ -15,7 +15,7 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { siluGate } from './gated-norm.ts';
 import { type SsdCoreOptions, type SsdResult, ssdCore, ssdCoreRef } from './ssd-core.ts';
 
-export interface SsdOptions extends Omit<SsdCoreOptions, 'own'> {
+export interface SsdOptions extends Omit<SsdCoreOptions, 'own' | 'last'> {
   /** Gate, x's shape. */
   z?: Tensor | null;
   /** Added to dt (h). */

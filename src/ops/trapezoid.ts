@@ -81,23 +81,14 @@ export function trapezoid(
   const { y, state: ssm } = ssdCore(V, mul(A, dt), scale, K, Q, {
     own: l > 1 ? own : null,
     D,
-    state: state && l > 0 ? withLastToken(state, slice(earlier, 1, 0, 1), lengths) : (state?.ssm ?? null),
+    state: state?.ssm ?? null,
+    last:
+      state && l > 0 ? { x: state.v, B: state.k, weight: reshape(slice(earlier, 1, 0, 1), [b, h]) } : null,
     sequenceIds,
     lengths,
     chunkSize,
   });
   return { y, ssm };
-}
-
-/** S + weight sum_j v k^T, where the row goes on: the carried token as a token of its own that decays nothing. */
-function withLastToken({ ssm, k, v }: TrapezoidState, weight: Tensor, lengths: Tensor | null): Tensor {
-  const oneToken = (x: Tensor) => reshape(x, [x.shape[0]!, 1, ...x.shape.slice(1)]);
-  const ends = hostIds('lengths', lengths)?.map((length) => Math.min(length, 1));
-  const device = ssm.device;
-  const goesOn = ends ? Tensor.from(ends, [ends.length], { device }) : null;
-  const keys = oneToken(k);
-  const none = raw.full(weight.shape, 0, device);
-  return ssdCore(oneToken(v), none, weight, keys, keys, { state: ssm, lengths: goesOn }).state;
 }
 
 /** (b, l, 1): 1 where the next token exists and is of the same document. Null if that is so but for the last column. */

@@ -145,6 +145,7 @@ describe('ssdGrad', () => {
       const forward: Operands<'ssd'> = {
         ...common,
         state: optional(b * h * p * n),
+        ...{ lastX: null, lastB: null, lastWeight: null },
         y: out(common.x.length),
         stateOut: out(b * h * p * n),
         checkpoints: out(b * Math.ceil(l / q) * h * p * n),

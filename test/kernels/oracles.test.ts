@@ -313,6 +313,7 @@ await each('ssd_core', async (fixture, { chunk_size }) => {
     {
       ...common,
       state: data('in.init'),
+      ...{ lastX: null, lastB: null, lastWeight: null },
       y: out(common.x.length),
       stateOut: out(b * h * p * n),
       checkpoints: out(b * Math.ceil(l / q) * h * p * n),

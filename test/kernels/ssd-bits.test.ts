@@ -63,6 +63,7 @@ function forward(
     ...s,
     D: new Values('D').normal(h),
     state,
+    ...{ lastX: null, lastB: null, lastWeight: null },
     lengths: lengths ? Int32Array.from(lengths) : null,
     y: out(b * l * PER_TOKEN.x),
     stateOut: out(b * h * p * n),

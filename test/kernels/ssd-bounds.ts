@@ -114,9 +114,23 @@ function eachHead(o: Common, visit: (row: number, head: number, parts: Head) => 
   }
 }
 
-/** Additions that a term meets: over tokens and ranks, over the inner products, over what is added once. */
+/** Additions that a term meets: over tokens (two before the first) and ranks, over the inner products, over what is added once. */
 function additions(o: Common, tokens: number): number {
-  return o.r * (tokens + 1) + o.n + o.p + PRODUCT;
+  return o.r * (tokens + 2) + o.n + o.p + PRODUCT;
+}
+
+/** What the token before token 0 still gives: per rank, where its x and B stand. */
+function lastToken({ r, h, p, g, n, lastX, lastB, lastWeight }: Operands<'ssd'>, row: number, head: number) {
+  if (!(lastX && lastB && lastWeight)) return [];
+  const weight = lastWeight[row * h + head]!;
+  const group = Math.floor((head * g) / h);
+  return range(r, (k) => ({
+    x: lastX,
+    B: lastB,
+    weight,
+    xAt: ((row * r + k) * h + head) * p,
+    bAt: ((row * r + k) * g + group) * n,
+  }));
 }
 
 export function ssdBound(o: Operands<'ssd'>): Estimates {
@@ -128,6 +142,7 @@ export function ssdBound(o: Operands<'ssd'>): Estimates {
   eachHead(o, (row, head, parts) => {
     const { length, xAt, bAt, path, weight } = parts;
     const stateAt = (row * h + head) * p * n;
+    const carried = length > 0 ? lastToken(o, row, head) : [];
 
     /** Adds the state that tokens before `end` leave to `sums`. */
     const leave = (sums: Sums, to: number, end: number) => {
@@ -139,6 +154,10 @@ export function ssdBound(o: Operands<'ssd'>): Estimates {
           if (j < 0) {
             const value = o.state ? o.state[stateAt + i]! : 0;
             sums.add(to + i, value * way.factor, Math.abs(value) * way.size, roundings);
+            for (const last of carried) {
+              const given = last.weight * last.x[last.xAt + Math.floor(i / n)]! * last.B[last.bAt + (i % n)]!;
+              sums.add(to + i, given * way.factor, Math.abs(given) * way.size, roundings);
+            }
             continue;
           }
           for (let k = 0; k < r; k++) {
@@ -168,6 +187,14 @@ export function ssdBound(o: Operands<'ssd'>): Estimates {
             for (let c = 0; c < p && o.state; c++) {
               const { v, size } = dot(o.state, stateAt + c * n, o.C, bAt(i, k), n);
               y.add(to + c, v * way.factor, size * way.size, roundings);
+            }
+            for (const last of carried) {
+              const { v, size } = dot(last.B, last.bAt, o.C, bAt(i, k), n);
+              for (let c = 0; c < p; c++) {
+                const value = last.weight * last.x[last.xAt + c]! * way.factor;
+                const most = Math.abs(last.weight * last.x[last.xAt + c]!) * way.size;
+                y.add(to + c, v * value, size * most, roundings);
+              }
             }
             continue;
           }

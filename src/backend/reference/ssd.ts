@@ -15,7 +15,7 @@
  *   dscale[t] = <G[t], w[t]>                    down[t] = <dR[t], w[t]>
  *   ddecay[t] = <G[t] + dR[t], a[t] S[t-1]>     G[t-1]  = a[t] (G[t] + dR[t])
  *
- * Without `own` it is `scale`, and dscale has both terms. Where a document starts, S[t-1] is 0 and nothing
+ * What the token before token 0 still gives is added to the state that enters. Without `own` it is `scale`, and dscale has both terms. Where a document starts, S[t-1] is 0 and nothing
  * flows back into it. The states are not stored but computed again, chunk by chunk, from the checkpoints of
  * the forward pass.
  */
@@ -28,6 +28,8 @@ export const ssd = {
     const [x, decay, scale] = [input(refs.x), input(refs.decay), input(refs.scale)];
     const [own, D, state] = [optionalInput(refs.own), optionalInput(refs.D), optionalInput(refs.state)];
     const [B, C] = [input(refs.B), input(refs.C)];
+    const [lastX, lastB] = [optionalInput(refs.lastX), optionalInput(refs.lastB)];
+    const lastWeight = optionalInput(refs.lastWeight);
     const [sequenceIds, lengths] = [optionalIds(refs.sequenceIds), optionalIds(refs.lengths)];
     const [y, stateOut] = [output(refs.y), output(refs.stateOut)];
     const checkpoints = optionalOutput(refs.checkpoints);
@@ -39,6 +41,14 @@ export const ssd = {
       for (let head = 0; head < h; head++) {
         const group = Math.floor(head / (h / g));
         for (let i = 0; i < size; i++) S[i] = state ? state[(row * h + head) * size + i]! : 0;
+        if (lastX && lastB && lastWeight && length > 0) {
+          w.fill(0);
+          for (let k = 0; k < r; k++) {
+            const rank = row * r + k;
+            addOuter(w, vector(lastX, rank * h + head, p), vector(lastB, rank * g + group, n));
+          }
+          for (let i = 0; i < size; i++) S[i]! += lastWeight[row * h + head]! * w[i]!;
+        }
         for (let t = 0; t < l; t++) {
           const token = row * l + t;
           if (t % q === 0) {

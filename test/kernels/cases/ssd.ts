@@ -4,7 +4,7 @@
  */
 import { ssdGradPartialSize, ssdPartialSize } from '../../../src/backend/kernels.ts';
 import { createReference } from '../../../src/backend/reference/index.ts';
-import { type Case, type Operands, out, run } from '../harness.ts';
+import { type Case, inPlace, type Operands, out, run } from '../harness.ts';
 import { define, pick, Values } from './values.ts';
 
 interface Shape {
@@ -104,7 +104,9 @@ function common(values: Values, shape: Shape, i: number, kind: Decay) {
 }
 
 function nameOf(shape: Shape, kind: Decay, o: { [name: string]: unknown }): string {
-  const optional = ['own', 'D', 'state', 'sequenceIds', 'lengths', 'dstateOut'].filter((name) => o[name]);
+  const optional = ['own', 'D', 'state', 'lastWeight', 'sequenceIds', 'lengths', 'dstateOut'].filter(
+    (name) => o[name],
+  );
   const { b, l, r, h, p, g, n, q } = shape;
   const sizes = `(${b}, ${l}, ${r}, ${h}, ${p}) g ${g} n ${n} q ${q}`;
   return [sizes, ...optional, ...(kind === 'extreme' ? ['extreme decays'] : [])].join(', ');
@@ -121,6 +123,16 @@ function named<N extends 'ssd' | 'ssdGrad'>(
   return { ...test, name: nameOf(shape, kind, test.operands as { [name: string]: unknown }) };
 }
 
+const NO_LAST = { lastX: null, lastB: null, lastWeight: null };
+
+function lastToken(values: Values, { b, r, h, p, g, n }: Shape) {
+  return {
+    lastX: values.normal(b * r * h * p),
+    lastB: values.normal(b * r * g * n),
+    lastWeight: values.normal(b * h),
+  };
+}
+
 const hasState = (i: number) => i % 3 !== 0;
 
 function forward(i: number, kind: Decay = 'usual'): Case {
@@ -129,8 +141,9 @@ function forward(i: number, kind: Decay = 'usual'): Case {
   return named('ssd', shape, i, kind, (values) => ({
     ...common(values, shape, i, kind),
     state: hasState(i) ? values.normal(b * h * p * n) : null,
+    ...(i % 5 === 1 ? lastToken(values, shape) : NO_LAST),
     y: out(b * l * r * h * p),
-    stateOut: out(b * h * p * n),
+    stateOut: hasState(i) && i % 7 < 3 ? inPlace('state', b * h * p * n) : out(b * h * p * n),
     checkpoints: i % 2 ? out(b * Math.ceil(l / q) * h * p * n) : null,
     partial: out(ssdPartialSize(b, l, r, g, q)),
   }));
@@ -150,6 +163,7 @@ async function backward(i: number, kind: Decay = 'usual'): Promise<Case> {
     operands: {
       ...given,
       state: hasState(i) ? values.normal(b * h * p * n) : null,
+      ...NO_LAST,
       y: out(b * l * r * h * p),
       stateOut: out(b * h * p * n),
       checkpoints: out(b * Math.ceil(l / q) * h * p * n),
