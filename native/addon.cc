@@ -4,7 +4,9 @@
 //   open(isa, threads): Device                throws when the isa is not among them
 //   Device: isa, threads, reservedBytes, kernels: { name, operands }[]
 //           bind(Float64Array)                where run() finds its operands
-//           run(index), write(byteOffset, typedArray), read(byteOffset, typedArray)
+//           run(index)
+//           runAll(Int32Array, Float64Array)  kernels by index in order, their operands one behind the other
+//           write(byteOffset, typedArray), read(byteOffset, typedArray)
 //           peak(kind, iterations)            register-only multiply-adds; returns the operations done
 //           readRate(bytes, passes)           bytes per second of the fastest pass over memory of its own
 //
@@ -102,6 +104,37 @@ napi_value run(napi_env env, napi_callback_info info) {
   const Args args = {device->operands, device->arena};
   const Ctx ctx = {pool_run, device->pool, device->variant.features};
   device->entries[index]->fn(args, ctx);
+  return nullptr;
+}
+
+bool typed_array(napi_env env, napi_value value, napi_typedarray_type wanted, void** data, size_t* length) {
+  napi_typedarray_type type;
+  return napi_get_typedarray_info(env, value, &type, length, data, nullptr, nullptr) == napi_ok && type == wanted;
+}
+
+napi_value run_all(napi_env env, napi_callback_info info) {
+  size_t argc = 2, count, numbers;
+  napi_value argv[2];
+  Device* device;
+  void *indices, *operands;
+  TRY(napi_get_cb_info(env, info, &argc, argv, nullptr, (void**)&device));
+  if (!typed_array(env, argv[0], napi_int32_array, &indices, &count) ||
+      !typed_array(env, argv[1], napi_float64_array, &operands, &numbers))
+    return fail(env, "runAll: expected an Int32Array and a Float64Array.");
+  const int32_t* kernels = (const int32_t*)indices;
+  size_t needed = 0;
+  for (size_t i = 0; i < count; i++) {
+    if (kernels[i] < 0 || kernels[i] >= device->count) return fail(env, "runAll: expected indices of kernels.");
+    needed += (size_t)device->entries[kernels[i]]->operands;
+  }
+  if (needed != numbers) return fail(env, "runAll: expected the operands of these kernels and no others.");
+  const Ctx ctx = {pool_run, device->pool, device->variant.features};
+  const double* next = (const double*)operands;
+  for (size_t i = 0; i < count; i++) {
+    const Entry* entry = device->entries[kernels[i]];
+    entry->fn({next, device->arena}, ctx);
+    next += entry->operands;
+  }
   return nullptr;
 }
 
@@ -262,7 +295,8 @@ napi_value describe(napi_env env, const Device* device) {
   const struct {
     const char* name;
     napi_callback callback;
-  } functions[] = {{"bind", bind}, {"run", run}, {"write", write}, {"read", read}, {"peak", peak}, {"readRate", read_rate}};
+  } functions[] = {{"bind", bind}, {"run", run},   {"runAll", run_all},    {"write", write},
+                   {"read", read}, {"peak", peak}, {"readRate", read_rate}};
   for (const auto& f : functions) {
     TRY(napi_create_function(env, f.name, NAPI_AUTO_LENGTH, f.callback, (void*)device, &value));
     TRY(napi_set_named_property(env, result, f.name, value));

@@ -39,6 +39,26 @@ export interface MemoryStats {
   reservedBytes: number;
 }
 
+/**
+ * The kernels that ran inside Backend.record(). It owns the buffers that were made there until it is
+ * disposed, also those that were freed, and gives them back then; what is still in use then belongs to its
+ * user alone.
+ */
+export interface Recording {
+  /**
+   * False from the moment on at which a buffer that it reads is freed, or one that does not vary is written.
+   */
+  readonly isCurrent: boolean;
+  /** Runs the kernels again, in one call of the device. Throws StateError when it is not current. */
+  replay(): void;
+  /**
+   * A replay with the buffers of each pair in each other's place: what was read from the one is read from the
+   * other.
+   */
+  exchanged(pairs: readonly (readonly [Storage, Storage])[]): () => void;
+  dispose(): void;
+}
+
 export interface Backend {
   readonly name: DeviceName;
   /** One line for people: instruction set, threads. */
@@ -52,6 +72,12 @@ export interface Backend {
   write(target: BufferRef, dtype: DType, data: TypedArray | readonly number[]): void;
   /** Copies `count` elements into a fresh host array of the same forms. */
   read(source: BufferRef, dtype: DType, count: number): Promise<HostArray>;
+  /**
+   * Runs `fn` (synchronous) and notes its kernels, to run them again. `varying` are the buffers whose
+   * contents will be others then. Kernels that depend on nothing else run once; so do host writes. Throws
+   * StateError for a recording or a read inside `fn`.
+   */
+  record<T>(varying: readonly Storage[], fn: () => T): { result: T; recording: Recording };
   readonly memory: MemoryStats;
   resetPeak(): void;
 }

@@ -4,8 +4,9 @@
  */
 import { type DType, hostArray, LAYOUTS, rawStorage, type TypedArray } from '../base/dtype.ts';
 import { StateError, UnsupportedError } from '../base/errors.ts';
-import type { Backend, BufferRef, Kernels, MemoryStats, Storage } from './backend.ts';
+import type { Backend, BufferRef, KernelName, MemoryStats, Storage } from './backend.ts';
 import { KERNELS } from './kernels.ts';
+import { type Call, type CallArgs, Recorder } from './recording.ts';
 
 /** The machine under a CPU device. Byte offsets count from the start of its arena. */
 export interface CpuHost {
@@ -17,6 +18,11 @@ export interface CpuHost {
   /** Makes bytes [0, sizeBytes) of the arena usable, or throws StateError. */
   reserve(sizeBytes: number): void;
   run(kernel: number): void;
+  /**
+   * Runs kernels in order, with the operands of all of them one behind the other. Without it, run() is called
+   * for each.
+   */
+  runAll?(kernels: Int32Array, operands: Float64Array): void;
   write(byteOffset: number, data: TypedArray): void;
   read(byteOffset: number, into: TypedArray): void;
 }
@@ -122,27 +128,66 @@ function slotsOf(spec: Readonly<Record<string, string>>): Slot[] {
   });
 }
 
+/** How a kernel of this host is called. */
+interface Signature {
+  readonly name: KernelName;
+  readonly index: number;
+  readonly slots: readonly Slot[];
+}
+
+/** One operand as the kernels take it. */
+function operandOf(pool: CpuPool, kernel: string, slot: Slot, value: CallArgs[string] | undefined): number {
+  if (typeof value === 'number') {
+    if (slot.bytes !== 0) throw badOperand(kernel, slot, value);
+    return value;
+  }
+  if (value) {
+    if (slot.bytes === 0) throw badOperand(kernel, slot, value);
+    return pool.locate(kernel, value, slot.bytes);
+  }
+  if (slot.optional && value === null) return -1;
+  throw badOperand(kernel, slot, value);
+}
+
 /** Called thousands of times a second: one pass over the operands. */
-function bindKernel(host: CpuHost, pool: CpuPool, kernel: string, index: number, slots: readonly Slot[]) {
+function bindKernel(host: CpuHost, pool: CpuPool, recorder: Recorder, { name, index, slots }: Signature) {
   const count = slots.length;
-  return (args: Readonly<Record<string, number | BufferRef | null>>): void => {
+  return (args: CallArgs): void => {
     for (let i = 0; i < count; i++) {
       const slot = slots[i]!;
-      const value = args[slot.name];
-      if (typeof value === 'number') {
-        if (slot.bytes !== 0) throw badOperand(kernel, slot, value);
-        host.operands[i] = value;
-      } else if (value) {
-        if (slot.bytes === 0) throw badOperand(kernel, slot, value);
-        const byteOffset = pool.locate(kernel, value, slot.bytes); // may allocate, and so move the operands
-        host.operands[i] = byteOffset;
-      } else if (slot.optional && value === null) {
-        host.operands[i] = -1;
-      } else {
-        throw badOperand(kernel, slot, value);
-      }
+      const operand = operandOf(pool, name, slot, args[slot.name]); // may allocate, and so move the operands
+      host.operands[i] = operand;
     }
     host.run(index);
+    recorder.called(name, args);
+  };
+}
+
+/** A function that runs these calls, which are checked and put into one list of numbers now. */
+function compile(
+  host: CpuHost,
+  pool: CpuPool,
+  signatures: ReadonlyMap<string, Signature>,
+  calls: readonly Call[],
+) {
+  const all = calls.map(({ kernel, args }) => ({ signature: signatures.get(kernel)!, args }));
+  const kernels = Int32Array.from(all, ({ signature }) => signature.index);
+  const operands = Float64Array.from(
+    all.flatMap(({ signature: { name, slots }, args }) =>
+      slots.map((slot) => operandOf(pool, name, slot, args[slot.name])),
+    ),
+  );
+  const { runAll } = host;
+  if (runAll) return () => runAll.call(host, kernels, operands);
+  const counts = all.map(({ signature }) => signature.slots.length);
+  return () => {
+    let at = 0;
+    for (let i = 0; i < kernels.length; i++) {
+      const count = counts[i]!;
+      for (let j = 0; j < count; j++) host.operands[j] = operands[at + j]!;
+      at += count;
+      host.run(kernels[i]!);
+    }
   };
 }
 
@@ -153,20 +198,19 @@ function badOperand(kernel: string, slot: Slot, value: unknown): StateError {
 }
 
 /** Matches what was compiled with what kernels.ts says; a stale build must not run. */
-function bindKernels(host: CpuHost, pool: CpuPool): Partial<Kernels> {
-  const bound: Record<string, unknown> = {};
+function signaturesOf(host: CpuHost): Map<string, Signature> {
   const stale = (what: string) =>
     new UnsupportedError(`${host.name}: ${what}. The build is stale: run \`npm run build\`.`);
-  host.kernels.forEach(({ name, operands }, index) => {
+  const entries = host.kernels.map(({ name, operands }, index): [string, Signature] => {
     const spec = (KERNELS as Readonly<Record<string, Readonly<Record<string, string>>>>)[name];
     if (!spec) throw stale(`expected a known kernel, got ${name}`);
     const slots = slotsOf(spec);
     if (slots.length !== operands) {
       throw stale(`expected ${name} with ${slots.length} operands, got ${operands}`);
     }
-    bound[name] = bindKernel(host, pool, name, index, slots);
+    return [name, { name: name as KernelName, index, slots }];
   });
-  return bound as Partial<Kernels>;
+  return new Map(entries);
 }
 
 /** The array to copy from: `data` itself where its type is already right. */
@@ -179,6 +223,12 @@ function encode(dtype: DType, data: TypedArray | readonly number[]): TypedArray 
 /** A Backend over a host. Throws UnsupportedError when the host was built from other kernel definitions. */
 export function cpuBackend(host: CpuHost): Backend {
   const pool = new CpuPool(host);
+  const signatures = signaturesOf(host);
+  const recorder = new Recorder({
+    compile: (calls) => compile(host, pool, signatures, calls),
+    alloc: (sizeBytes) => pool.alloc(sizeBytes),
+    release: (storage) => pool.free(storage),
+  });
   const transfer = (op: string, ref: BufferRef, dtype: DType, data: TypedArray): number => {
     const start = pool.locate(op, ref, LAYOUTS[dtype].block > 1 ? 2 : LAYOUTS[dtype].bytes);
     const room = ref.storage.sizeBytes + (ref.storage as CpuStorage).byteOffset - start;
@@ -189,17 +239,25 @@ export function cpuBackend(host: CpuHost): Backend {
     }
     return start;
   };
-  return {
+  const backend: Backend = {
     name: host.name,
     description: host.description,
-    kernels: bindKernels(host, pool),
-    alloc: (sizeBytes) => pool.alloc(sizeBytes),
-    free: (storage) => pool.free(storage),
+    kernels: Object.fromEntries(
+      [...signatures].map(([name, signature]) => [name, bindKernel(host, pool, recorder, signature)]),
+    ),
+    alloc: (sizeBytes) => recorder.alloc(sizeClass(sizeBytes)),
+    free(storage) {
+      pool.check('free', storage);
+      if (!recorder.keeps(storage)) pool.free(storage);
+    },
     write(target, dtype, data) {
       const elements = encode(dtype, data);
-      host.write(transfer('write', target, dtype, elements), elements);
+      const start = transfer('write', target, dtype, elements);
+      if (!recorder.uploads(backend, target, dtype, elements)) host.write(start, elements);
     },
+    record: (varying, fn) => recorder.record(varying, fn),
     async read(source, dtype, count) {
+      recorder.refuse('read');
       const out = hostArray(dtype, count);
       host.read(transfer('read', source, dtype, out), out);
       return out;
@@ -211,4 +269,5 @@ export function cpuBackend(host: CpuHost): Backend {
       pool.stats.peakBytes = pool.stats.liveBytes;
     },
   };
+  return backend;
 }

@@ -11,6 +11,7 @@ export {
   kernelOf,
   type MemoryStats,
   openDevice,
+  type Recording,
   registerBackend,
   registeredDevices,
   remember,

@@ -24,6 +24,7 @@ interface AddonDevice {
   readonly kernels: { name: string; operands: number }[];
   bind(operands: Float64Array): void;
   run(kernel: number): void;
+  runAll(kernels: Int32Array, operands: Float64Array): void;
   write(byteOffset: number, data: TypedArray): void;
   read(byteOffset: number, into: TypedArray): void;
   peak(kind: number, iterations: number): number;
@@ -162,6 +163,7 @@ export function openNative(options: NativeOptions = {}): NativeBackend {
       );
     },
     run: device.run,
+    runAll: device.runAll,
     write: device.write,
     read: device.read,
   };

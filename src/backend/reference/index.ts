@@ -3,7 +3,16 @@
  * what all other backends are tested against, and it runs wherever JavaScript runs. It is slow.
  */
 import { type DType, rawStorage, storageBytes, type TypedArray } from '../../base/dtype.ts';
-import type { Backend, BackendFactory, BufferRef, Kernels, MemoryStats, Storage } from '../backend.ts';
+import type {
+  Backend,
+  BackendFactory,
+  BufferRef,
+  KernelName,
+  Kernels,
+  MemoryStats,
+  Storage,
+} from '../backend.ts';
+import { type CallArgs, Recorder } from '../recording.ts';
 import { attention } from './attention.ts';
 import { conv } from './conv.ts';
 import { copy } from './copy.ts';
@@ -37,6 +46,8 @@ const kernels: Kernels = {
 /** Buffer sizes are rounded up to this, so that the pool has few classes. */
 const GRANULE_BYTES = 64;
 
+const roundUp = (sizeBytes: number) => Math.max(1, Math.ceil(sizeBytes / GRANULE_BYTES)) * GRANULE_BYTES;
+
 export interface ReferenceOptions {
   /** `f64` keeps f32 tensors in 64 bits, for gradient checks by finite differences. Default `f32`. */
   storage?: 'f32' | 'f64';
@@ -53,43 +64,71 @@ export function createReference(options: ReferenceOptions = {}): ReferenceBacken
   const idle = new Map<number, HostStorage[]>();
   const stats = { liveBytes: 0, peakBytes: 0, newBuffers: 0, reservedBytes: 0 };
 
-  return {
+  /** `rounded` to granules. */
+  function take(rounded: number): Storage {
+    let storage = idle.get(rounded)?.pop();
+    if (!storage) {
+      storage = new HostStorage(rounded, wide);
+      stats.newBuffers++;
+      stats.reservedBytes += rounded;
+    }
+    storage.freed = false;
+    stats.liveBytes += rounded;
+    stats.peakBytes = Math.max(stats.peakBytes, stats.liveBytes);
+    return storage;
+  }
+  function release(storage: Storage): void {
+    const host = hostStorage({ storage, offset: 0 });
+    host.freed = true;
+    stats.liveBytes -= host.sizeBytes;
+    const pool = idle.get(host.sizeBytes);
+    if (pool) pool.push(host);
+    else idle.set(host.sizeBytes, [host]);
+  }
+  const run = (kernel: KernelName, args: CallArgs) => (kernels[kernel] as (args: CallArgs) => void)(args);
+  const recorder = new Recorder({
+    compile: (calls) => () => {
+      for (const { kernel, args } of calls) run(kernel, args);
+    },
+    alloc: (sizeBytes) => take(roundUp(sizeBytes)),
+    release,
+  });
+  const noted = Object.keys(kernels).map((name) => [
+    name,
+    (args: CallArgs) => {
+      run(name as KernelName, args);
+      recorder.called(name as KernelName, args);
+    },
+  ]);
+
+  const backend: ReferenceBackend = {
     name: 'reference',
     description: `plain TypeScript, float64 sums, ${wide ? 'float64' : 'float32'} storage`,
-    kernels,
+    kernels: Object.fromEntries(noted) as Kernels,
 
     alloc(sizeBytes: number): Storage {
-      const rounded = Math.max(1, Math.ceil(sizeBytes / GRANULE_BYTES)) * GRANULE_BYTES;
-      let storage = idle.get(rounded)?.pop();
-      if (!storage) {
-        storage = new HostStorage(rounded, wide);
-        stats.newBuffers++;
-        stats.reservedBytes += rounded;
-      }
-      storage.freed = false;
+      const storage = recorder.alloc(roundUp(sizeBytes)) as HostStorage;
       storage.poison();
-      stats.liveBytes += rounded;
-      stats.peakBytes = Math.max(stats.peakBytes, stats.liveBytes);
       return storage;
     },
 
     free(storage: Storage): void {
-      const host = hostStorage({ storage, offset: 0 });
-      host.freed = true;
-      stats.liveBytes -= host.sizeBytes;
-      const pool = idle.get(host.sizeBytes);
-      if (pool) pool.push(host);
-      else idle.set(host.sizeBytes, [host]);
+      hostStorage({ storage, offset: 0 });
+      if (!recorder.keeps(storage)) release(storage);
     },
 
     write(target: BufferRef, dtype: DType, data: TypedArray | readonly number[]): void {
+      if (recorder.uploads(backend, target, dtype, data)) return;
       if (dtype === 'f32') output(target).set(data);
       else if (dtype === 'i32') idsOutput(target).set(data);
       else if (dtype === 'q8' || dtype === 'q4') bytes(target).set(rawStorage(dtype, data));
       else bits(target).set(rawStorage(dtype, data));
     },
 
+    record: (varying, fn) => recorder.record(varying, fn),
+
     async read(source: BufferRef, dtype: DType, count: number) {
+      recorder.refuse('read');
       if (dtype === 'f32') return Float32Array.from(input(source).subarray(0, count));
       if (dtype === 'i32') return ids(source).slice(0, count);
       if (dtype === 'q8' || dtype === 'q4') return bytes(source).slice(0, storageBytes(dtype, count));
@@ -106,6 +145,7 @@ export function createReference(options: ReferenceOptions = {}): ReferenceBacken
       stats.peakBytes = stats.liveBytes;
     },
   };
+  return backend;
 }
 
 /** For registerBackend(). */
