@@ -11,6 +11,14 @@ export {
   openWasmFile,
   type PeakKind,
 } from './backend/native.ts';
+export { type BenchResult, benchModel, type RegimeResult } from './bench/bench.node.ts';
+export type { ProductKind } from './bench/limits.ts';
+export type { Machine } from './bench/machine.node.ts';
+export type { BenchOptions, BenchSettings } from './bench/options.ts';
+export { randomModel } from './bench/random-model.ts';
+export { BUSY, benchText } from './bench/report.node.ts';
+export type { Spread } from './bench/spread.ts';
+export type { Work } from './bench/work.ts';
 export {
   type ConvertOptions,
   convertModel,

@@ -13,6 +13,7 @@ export const LAYERS = {
   predict: ['base', 'tensor', 'ops', 'text', 'models'],
   train: ['base', 'tensor', 'ops', 'nn', 'models', 'io', 'text', 'predict'],
   generate: ['base', 'tensor', 'text', 'models'],
+  bench: ['base', 'backend', 'tensor', 'models', 'io', 'generate', 'train', 'version.ts'],
   server: ['base', 'generate', 'text', 'models'],
   cli: [],
 };

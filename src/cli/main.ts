@@ -4,6 +4,7 @@ import { realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError } from 'commander';
 import { onDeviceNotice, VERSION } from '../index.node.ts';
+import { register as registerBench } from './commands/bench.ts';
 import { register as registerChat } from './commands/chat.ts';
 import { register as registerConvert } from './commands/convert.ts';
 import { register as registerEmbed } from './commands/embed.ts';
@@ -27,6 +28,7 @@ const COMMANDS = [
   registerLogits,
   registerConvert,
   registerQuantize,
+  registerBench,
   registerInfo,
 ];
 

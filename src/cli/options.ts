@@ -42,7 +42,13 @@ export function addFetchOptions(command: Command): Command {
     );
 }
 
-const WEIGHTS: readonly NonNullable<LoadModelOptions['weights']>[] = ['f32', 'bf16', 'f16', 'q8', 'q4'];
+export const WEIGHTS: readonly NonNullable<LoadModelOptions['weights']>[] = [
+  'f32',
+  'bf16',
+  'f16',
+  'q8',
+  'q4',
+];
 
 /** A model that is run: --model and --weights. Pass `modelOptions(options, out)` to loadModel. */
 export function addModelOption(command: Command): Command {
