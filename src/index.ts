@@ -68,6 +68,7 @@ export { State, type StateModel } from './models/state.ts';
 export * from './nn/index.ts';
 export * from './ops/index.ts';
 export * from './predict/index.ts';
+export { currentPrecision, PRECISIONS, type Precision, withPrecision } from './tensor/precision.ts';
 export * from './tensor/primitives.ts';
 export { keep, scope, TENSORS, type TensorOwner } from './tensor/scope.ts';
 export { backward, backwardFrom, gradEnabled, noGrad, recompute } from './tensor/tape.ts';

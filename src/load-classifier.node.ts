@@ -65,7 +65,7 @@ export async function modelKind(
 async function build(
   files: Pretrained,
   head: ClassifierHead,
-  { weights }: LoadModelOptions,
+  { weights, precision = 'f32' }: LoadModelOptions,
   fill: (classifier: Classifier) => Promise<void>,
 ): Promise<Classifier> {
   const tokenizer = readTokenizerOf(files);
@@ -74,6 +74,7 @@ async function build(
     await fill(classifier);
     mergeLora(classifier);
     if (head.lora && weights) await narrowWeights(classifier, weights);
+    classifier.precision = precision;
     classifier.tokenizer = tokenizer;
     await classifier.requireGrad(false).refreshFingerprint();
     return classifier;

@@ -8,6 +8,7 @@ import { loadWeights } from './io/load-weights.ts';
 import { type OpenOptions, openPretrained, type Pretrained } from './io/pretrained.node.ts';
 import { LanguageModel } from './models/language-model.ts';
 import type { Module } from './nn/module.ts';
+import { checkPrecision, PRECISIONS, type Precision } from './tensor/precision.ts';
 import type { Tensor } from './tensor/tensor.ts';
 import { templateFromFiles } from './text/chat-template.ts';
 import { tokenizerFromFiles } from './text/tokenizer.ts';
@@ -21,6 +22,11 @@ export interface LoadModelOptions extends OpenOptions {
    * that 32 does not divide are f16. Training needs f32.
    */
   weights?: WeightDType;
+  /**
+   * What projections and head compute their products in, default f32. `bf16` (for f32, bf16 and f16 weights) rounds both factors to
+   * bfloat16, `int8` (for q8 and q4) rounds activations to 8 bits per block of 32; with other weights they change nothing.
+   */
+  precision?: Precision;
 }
 
 /**
@@ -39,7 +45,7 @@ export interface LoadModelOptions extends OpenOptions {
  */
 export async function loadModel(idOrPath: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
   return withPretrained('loadModel', idOrPath, options, async (files) => {
-    if (!files.head) return build(files, options.weights);
+    if (!files.head) return build(files, options);
     throw new ConfigError(
       `loadModel: expected a language model, got a classifier (${files.path}). Load it with loadClassifier, or ask it with mamba-ts predict.`,
     );
@@ -53,12 +59,13 @@ export async function withPretrained<T>(
   options: LoadModelOptions,
   use: (files: Pretrained) => Promise<T>,
 ): Promise<T> {
-  const { device, weights } = options;
+  const { device, weights, precision = 'f32' } = options;
   if (weights !== undefined && !Object.hasOwn(LARGEST, weights)) {
     throw new ConfigError(
       `${op}: expected weights ${Object.keys(LARGEST).join(', ')}, got ${String(weights)}. Leave it out to keep the file's.`,
     );
   }
+  checkPrecision(op, precision, PRECISIONS);
   if (device) await useDevice(device);
   const files = await openPretrained(idOrPath, options);
   try {
@@ -69,11 +76,15 @@ export async function withPretrained<T>(
   }
 }
 
-async function build(files: Pretrained, weights: WeightDType | undefined): Promise<LanguageModel> {
+async function build(
+  files: Pretrained,
+  { weights, precision = 'f32' }: LoadModelOptions,
+): Promise<LanguageModel> {
   const tokenizer = readTokenizerOf(files);
   const model = new LanguageModel(files.config, { seed: null }).requireGrad(false);
   try {
     await loadWeights(model, files, weights);
+    model.precision = precision;
     model.tokenizer = tokenizer;
     model.eosId = eosIdOf(files);
     model.chatTemplate = templateFromFiles(files.tokenizer);

@@ -5,6 +5,7 @@ import {
   type ConfigOverrides,
   type DeviceName,
   type LoadModelOptions,
+  PRECISIONS,
 } from '../index.node.ts';
 import { type FetchOptions, fetching } from './fetching.ts';
 import type { Output } from './output.ts';
@@ -50,21 +51,30 @@ export const WEIGHTS: readonly NonNullable<LoadModelOptions['weights']>[] = [
   'q4',
 ];
 
-/** A model that is run: --model and --weights. Pass `modelOptions(options, out)` to loadModel. */
+/** A model that is run: --model, --weights and --precision. Pass `modelOptions(options, out)` to loadModel. */
 export function addModelOption(command: Command): Command {
-  return addSourceOption(command).addOption(
-    new Option('--weights <type>', 'how matrices are kept in memory (default: as the file has them)').choices(
-      WEIGHTS,
-    ),
-  );
+  return addSourceOption(command)
+    .addOption(
+      new Option(
+        '--weights <type>',
+        'how matrices are kept in memory (default: as the file has them)',
+      ).choices(WEIGHTS),
+    )
+    .addOption(
+      new Option(
+        '--precision <p>',
+        'of the products of projections and head: bf16 rounds both factors (by at most 2^-8 of each; f32, bf16 and f16 weights), ' +
+          'int8 the activations (to 1/254 of the largest of 32; q8 and q4 weights); sums and all else stay float32 (f32)',
+      ).choices(PRECISIONS),
+    );
 }
 
 /** What addModelOption and addCommonOptions say about loading. */
-export type ModelOptions = Pick<LoadModelOptions, 'device' | 'weights'> & FetchOptions;
+export type ModelOptions = Pick<LoadModelOptions, 'device' | 'weights' | 'precision'> & FetchOptions;
 
 export function modelOptions(options: ModelOptions, out: Output): LoadModelOptions {
-  const { device, weights } = options;
-  return { device, weights, ...fetching(out, options) };
+  const { device, weights, precision } = options;
+  return { device, weights, precision, ...fetching(out, options) };
 }
 
 /** For commander: any finite number in [min, max]. */

@@ -1,7 +1,7 @@
 /** What the `train` commands share: options of the model's shape and of a run, and how they become settings. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ARCHITECTURES, type DeviceName, useDevice } from '../index.node.ts';
-import { type RunSettings, SCHEDULES, type ShapeSettings } from '../train/index.ts';
+import { type RunSettings, SCHEDULES, type ShapeSettings, TRAIN_PRECISIONS } from '../train/index.ts';
 import { addCommonOptions, integer, number, positive } from './options.ts';
 import type { Output } from './output.ts';
 
@@ -98,6 +98,12 @@ export function addRunOptions(
     .option('--batch <n>', `${rows} per batch (${defaults.batch})`, integer(1))
     .option('--accumulate <n>', `batches per optimizer step (${defaults.accumulate})`, integer(1))
     .option('--checkpointing', 'less memory, about a third more time')
+    .addOption(
+      new Option(
+        '--precision <p>',
+        `of the products of projections and head; bf16 rounds both factors (by at most 2^-8 of each), weights, gradients, moments and sums stay float32 (${defaults.precision})`,
+      ).choices(TRAIN_PRECISIONS),
+    )
     .option('--lr <x>', `largest learning rate (${defaults.lr})`, number(0))
     .addOption(
       new Option('--schedule <name>', `of the learning rate (${defaults.schedule})`).choices(SCHEDULES),

@@ -9,6 +9,7 @@ import type { Init } from '../nn/init.ts';
 import { Linear } from '../nn/layers.ts';
 import { addLora } from '../nn/lora.ts';
 import { Module } from '../nn/module.ts';
+import { type Precision, withPrecision } from '../tensor/precision.ts';
 import { concat } from '../tensor/primitives.ts';
 import { scope } from '../tensor/scope.ts';
 import { Tensor } from '../tensor/tensor.ts';
@@ -45,6 +46,8 @@ export class Classifier extends Module implements StateModel {
   readonly score: Linear;
   readonly config: ClassifierConfig;
   tokenizer: Tokenizer | null = null;
+  /** What the projections and the head compute their products in; may be set at any time. */
+  precision: Precision = 'f32';
   #fingerprint: string;
 
   /**
@@ -114,7 +117,7 @@ export class Classifier extends Module implements StateModel {
    * ShapeError for a row without tokens.
    */
   forward(ids: Ids, options: ClassifyOptions = {}): { logits: Tensor } {
-    return scope(() => {
+    return this.#scope(() => {
       const inputs = { ...packInputs(ids, options, this.device), places: null };
       expectTokens(inputs);
       const { checkpointing, onEmbedded, onPooled } = options;
@@ -142,7 +145,7 @@ export class Classifier extends Module implements StateModel {
     direction: Direction = 'forward',
     options: Pick<InputOptions, 'lengths'> = {},
   ): { pooled: Tensor; state: State } {
-    return scope(() => {
+    return this.#scope(() => {
       const inputs = packInputs(ids, options, this.device);
       expectTokens(inputs);
       const [b, l] = inputs.input.dims(2);
@@ -157,7 +160,12 @@ export class Classifier extends Module implements StateModel {
 
   /** Pooled features (b, features), those of two directions side by side -> logits (b, classes). */
   classify(features: Tensor): Tensor {
-    return this.score.forward(features);
+    return this.#scope(() => this.score.forward(features));
+  }
+
+  /** scope() in the precision of this model. */
+  #scope<T>(fn: () => T): T {
+    return withPrecision(this.precision, () => scope(fn));
   }
 
   #stack(direction: Direction): Backbone {

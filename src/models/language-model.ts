@@ -10,6 +10,7 @@ import { Linear } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { crossEntropy } from '../ops/cross-entropy.ts';
 import { linear } from '../ops/linear.ts';
+import { type Precision, withPrecision } from '../tensor/precision.ts';
 import { reshape } from '../tensor/primitives.ts';
 import { scope } from '../tensor/scope.ts';
 import { noGrad } from '../tensor/tape.ts';
@@ -59,6 +60,8 @@ export class LanguageModel extends Module implements StateModel {
   eosId: number | null = null;
   /** The Jinja source that turns messages into text; null for models that were not taught to chat. */
   chatTemplate: string | null = null;
+  /** What the projections and the head compute their products in; may be set at any time. */
+  precision: Precision = 'f32';
   #fingerprint: string;
 
   /** Random weights from `seed` (default 0); null leaves them uninitialised, for loading. Lives on the current device. */
@@ -100,17 +103,19 @@ export class LanguageModel extends Module implements StateModel {
 
   /** Any number of tokens from any state. Throws ShapeError for ids outside the vocabulary, StateError for another model's state. */
   forward(ids: Ids, options: ForwardOptions = {}): ForwardResult {
-    return scope(() => this.#run(packInputs(ids, options, this.device), options));
+    return this.#scope(() => this.#run(packInputs(ids, options, this.device), options));
   }
 
   /** forward() without the head: the hidden states that embeddings are pooled from. */
   encode(ids: Ids, options: ForwardOptions = {}): EncodeResult {
-    return scope(() => this.#encode(packInputs(ids, options, this.device), options));
+    return this.#scope(() => this.#encode(packInputs(ids, options, this.device), options));
   }
 
   /** Hidden states after the final norm (..., d) -> logits (..., v). */
   head(hidden: Tensor): Tensor {
-    return this.lm_head ? this.lm_head.forward(hidden) : linear(hidden, this.backbone.embeddings.weight);
+    return this.#scope(() =>
+      this.lm_head ? this.lm_head.forward(hidden) : linear(hidden, this.backbone.embeddings.weight),
+    );
   }
 
   /** One token per row: ids (b) -> logits (b, v) and the next state, without recording gradients. */
@@ -131,11 +136,16 @@ export class LanguageModel extends Module implements StateModel {
    * are not kept.
    */
   loss(ids: Ids, targets: Tensor, options: ForwardOptions = {}): { loss: Tensor; state: State } {
-    return scope(() => {
+    return this.#scope(() => {
       const inputs = packInputs(ids, options, this.device);
       const { logits, state } = this.#run(inputs, options);
       return { loss: crossEntropy(logits, withoutPadding(targets, inputs)), state };
     });
+  }
+
+  /** scope() in the precision of this model. */
+  #scope<T>(fn: () => T): T {
+    return withPrecision(this.precision, () => scope(fn));
   }
 
   #run(inputs: Inputs, options: ForwardOptions): ForwardResult {

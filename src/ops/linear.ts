@@ -2,12 +2,15 @@
  * Affine maps with the weight stored as checkpoints have it, (out, in): y = x W^T + bias.
  * splitLinear computes several row blocks of one weight as separate contiguous results, so that
  * `[x, z] = in_proj(u)` needs no copy forward or backward. The weight may be narrow (bf16, f16, q8, q4) and is widened as it
- * is read; gradients then flow to x and bias only.
+ * is read; gradients then flow to x and bias only. Under withPrecision('bf16') the products round their operands, the two of the
+ * backward pass as well; the bias and its gradient stay float32.
  */
 import type { Backend } from '../backend/backend.ts';
+import type { DType } from '../base/dtype.ts';
 import { ShapeError } from '../base/errors.ts';
 import { expectShape, showShape, sizeOf } from '../base/shape.ts';
 import { isNarrow } from '../base/weight-types.ts';
+import { currentPrecision, type Precision } from '../tensor/precision.ts';
 import { add, cast, matmul, slice, transpose } from '../tensor/primitives.ts';
 import * as raw from '../tensor/raw.ts';
 import { record } from '../tensor/tape.ts';
@@ -40,6 +43,7 @@ export function splitLinear(
 ): Tensor[] {
   const [n, k] = checkLinear(x, weight, sizes, bias);
   const { device } = x;
+  const precision = precisionWith(weight.dtype);
   const lead = x.shape.slice(0, -1);
   const rows = sizeOf(lead);
   const starts = startsOf(sizes);
@@ -49,29 +53,39 @@ export function splitLinear(
     const b = bias && part(bias, i);
     const y = isNarrow(weight.dtype)
       ? raw.linearNarrow(flat, weight, starts[i]!, size, b)
-      : raw.matmul(flat, part(weight, i), { transB: true, bias: b });
+      : raw.matmul(flat, part(weight, i), { transB: true, bias: b, precision });
     return y.alias([...lead, size]);
   });
-  record('linear', [x, weight, bias], outputs, { flat, weight }, (douts, saved, needs) => {
+  record('linear', [x, weight, bias], outputs, { flat, weight }, (douts, saved, needs, sums) => {
     const dy = douts.map((d, i) => d?.alias([rows, sizes[i]!]) ?? null);
     const into = (c: Tensor, offset: number, accumulate: boolean) => ({ c, offset, accumulate });
-    let dx: Tensor | null = null;
     const wide = needs[0] ? raw.cast(saved.weight, 'f32') : saved.weight;
-    const dweight = needs[1] ? zeroUnless(dy, [n, k], device) : null;
-    const dbias = needs[2] ? zeroUnless(dy, [n], device) : null;
+    let dx = sums[0] ?? null;
+    const dweight = needs[1] ? (sums[1] ?? zeroUnless(dy, [n, k], device)) : null;
+    const dbias = needs[2] ? (sums[2] ?? zeroUnless(dy, [n], device)) : null;
     dy.forEach((d, i) => {
       if (!d) return;
       if (needs[0]) {
-        const first = dx === null;
-        dx ??= Tensor.empty([rows, k], 'f32', device);
-        raw.matmul(d, part(wide, i), { into: into(dx, 0, !first) });
+        const accumulate = dx !== null;
+        dx ??= Tensor.empty(x.shape, 'f32', device);
+        raw.matmul(d, part(wide, i), { into: into(dx, 0, accumulate), precision });
       }
-      if (dweight) raw.matmul(d, saved.flat, { transA: true, into: into(dweight, starts[i]! * k, false) });
-      if (dbias) raw.scatterStrided(raw.reduce('sum', d, 0), dbias, [1], starts[i]!, false);
+      if (dweight) {
+        const to = into(dweight, starts[i]! * k, Boolean(sums[1]));
+        raw.matmul(d, saved.flat, { transA: true, into: to, precision });
+      }
+      if (dbias) raw.scatterStrided(raw.reduce('sum', d, 0), dbias, [1], starts[i]!, Boolean(sums[2]));
     });
-    return [(dx as Tensor | null)?.alias(x.shape) ?? null, dweight, dbias];
+    return [dx, dweight, dbias];
   });
   return outputs;
+}
+
+/** What products with a weight of this type compute in: rounded to bf16, what q8 and q4 say would be lost; int8 is for those alone. */
+function precisionWith(dtype: DType): Precision {
+  const precision = currentPrecision();
+  const isBlocked = dtype === 'q8' || dtype === 'q4';
+  return precision === (isBlocked ? 'int8' : 'bf16') ? precision : 'f32';
 }
 
 function startsOf(sizes: readonly number[]): number[] {

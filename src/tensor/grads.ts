@@ -86,8 +86,9 @@ export const GRADS = {
       return raw.slice(d, axis, at - extent, at);
     });
   },
-  gatherRows: (d: Tensor, table: Shape, ids: Tensor) => {
-    const dtable = raw.full(table, 0, d.device);
+  /** Adds to `sum`, the gradient that the table has already, where there is one: a table may be far larger than d. */
+  gatherRows: (d: Tensor, table: Shape, ids: Tensor, sum: Tensor | null) => {
+    const dtable = sum ?? raw.full(table, 0, d.device);
     raw.scatterAddRows(d, ids, dtable);
     return [dtable];
   },

@@ -247,7 +247,9 @@ export function gatherRows(table: Tensor, ids: Tensor): Tensor {
   table.dims(2);
   raw.requireFrozen('gatherRows', table);
   const y = raw.gatherRows(table, ids);
-  record('gatherRows', [table], [y], { ids }, ([d], saved) => GRADS.gatherRows(d!, table.shape, saved.ids));
+  record('gatherRows', [table], [y], { ids }, ([d], saved, _needs, [sum]) =>
+    GRADS.gatherRows(d!, table.shape, saved.ids, sum ?? null),
+  );
   return y;
 }
 

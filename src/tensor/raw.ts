@@ -15,6 +15,7 @@ import {
   stridesOf,
 } from '../base/shape.ts';
 import { isNarrow } from '../base/weight-types.ts';
+import { PRECISIONS, type Precision } from './precision.ts';
 import { Tensor } from './tensor.ts';
 
 export function full(shape: Shape, value: number, device: Backend): Tensor {
@@ -301,11 +302,13 @@ export interface MatmulOptions {
   bias?: Tensor | null;
   /** Adds into this tensor instead of making one. */
   into?: { c: Tensor; offset: number; accumulate: boolean };
+  /** f32 (default) or bf16. */
+  precision?: Precision;
 }
 
 /** (batch?, m, n) = op(a) op(b): rank 2, or rank 3 with a batch axis that may be missing on b. No checks. */
 export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {
-  const { transA = false, transB = false, bias = null, into } = options;
+  const { transA = false, transB = false, bias = null, into, precision = 'f32' } = options;
   const batched = a.shape.length === 3;
   const batch = batched ? a.shape[0]! : 1;
   const [ar, ac] = a.shape.slice(-2) as [number, number];
@@ -333,7 +336,7 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
     strideB: b.shape.length === 3 ? br * bc : 0,
     strideC: m * n,
     accumulate: into?.accumulate ? 1 : 0,
-    precision: 0,
+    precision: PRECISIONS.indexOf(precision),
   });
   return c;
 }

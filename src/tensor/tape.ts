@@ -4,17 +4,25 @@
  */
 import { ShapeError, StateError } from '../base/errors.ts';
 import { sameShape, showShape } from '../base/shape.ts';
+import { currentPrecision, withPrecision } from './precision.ts';
 import * as raw from './raw.ts';
 import { scope } from './scope.ts';
 import type { GraphNode, Tensor } from './tensor.ts';
 
 export type Saved = Record<string, Tensor | null>;
-/** Gradients of the inputs, in their order; null where none flows. `needs[i]` tells which are wanted. */
+/**
+ * Gradients of the inputs, in their order; null where none flows. `needs[i]` tells which are wanted. `sums[i]` is what input i has
+ * gathered from other ops, where a rule may add its share in place and return it; null where there is nothing yet, or somebody else reads it.
+ */
 export type GradRule<S extends Saved> = (
   douts: readonly (Tensor | null)[],
   saved: S,
   needs: readonly boolean[],
+  sums: readonly (Tensor | null)[],
 ) => (Tensor | null)[];
+
+/** A rule with what it has saved. */
+type BoundRule = (douts: readonly (Tensor | null)[], sums: readonly (Tensor | null)[]) => (Tensor | null)[];
 
 let enabled = true;
 let sequence = 0;
@@ -50,7 +58,7 @@ class Node implements GraphNode {
   /** Producers of the inputs, or the leaf itself, or null where no gradient is wanted. */
   inputs: ({ node: Node; output: number } | { leaf: Tensor } | null)[];
   grads: (Tensor | null)[];
-  #rule: ((douts: readonly (Tensor | null)[]) => (Tensor | null)[]) | null;
+  #rule: BoundRule | null;
   #saved: Saved;
   #refs = 0;
 
@@ -67,17 +75,17 @@ class Node implements GraphNode {
     this.#saved = saved;
   }
 
-  setRule(rule: (douts: readonly (Tensor | null)[]) => (Tensor | null)[]): void {
+  setRule(rule: BoundRule): void {
     this.#rule = rule;
   }
 
-  run(): (Tensor | null)[] {
+  run(sums: readonly (Tensor | null)[]): (Tensor | null)[] {
     if (!this.#rule) {
       throw new StateError(
         `backward: the graph of ${this.op} was used before and is freed. Run the forward pass again.`,
       );
     }
-    return this.#rule(this.grads);
+    return this.#rule(this.grads, sums);
   }
 
   retain(): void {
@@ -121,7 +129,7 @@ export function record<S extends Saved>(
   ) as S;
   const needs = inputs.map((input) => input?.tracksGrad ?? false);
   const node = new Node(op, inputs, outputs.length, held);
-  node.setRule((douts) => rule(douts, held, needs));
+  node.setRule((douts, sums) => rule(douts, held, needs, sums));
   outputs.forEach((output, i) => {
     output.attach(node, i);
   });
@@ -207,17 +215,21 @@ function reachable(roots: readonly Node[]): Node[] {
 
 function propagate(node: Node): void {
   if (node.grads.every((grad) => grad === null)) return;
-  const grads = node.run();
+  const sums = node.inputs.map((input) => {
+    const sum = input && ('leaf' in input ? input.leaf.grad : (input.node.grads[input.output] ?? null));
+    return sum?.block.refs === 1 ? sum : null;
+  });
+  const grads = node.run(sums);
   node.inputs.forEach((input, i) => {
     const grad = grads[i];
-    if (!input || !grad) return;
+    if (!input || !grad || grad === sums[i]) return;
     if ('leaf' in input) input.leaf.grad = accumulate(input.leaf.grad, grad);
     else input.node.grads[input.output] = accumulate(input.node.grads[input.output] ?? null, grad);
   });
 }
 
 /**
- * Gradient checkpointing: runs `fn` without keeping its intermediates and runs it again during backward().
+ * Gradient checkpointing: runs `fn` without keeping its intermediates and runs it again, in the same precision, during backward().
  * `fn` must be deterministic; parameters it captures receive their gradients too.
  */
 export function recompute(fn: (...inputs: Tensor[]) => Tensor[], inputs: Tensor[]): Tensor[] {
@@ -229,6 +241,7 @@ export function recompute(fn: (...inputs: Tensor[]) => Tensor[], inputs: Tensor[
   const node = new Node('recompute', inputs, outputs.length, saved);
   const wants = inputs.map((input) => input.tracksGrad);
   const hosts = inputs.map(({ host }) => host); // of ids, which fn may read
+  const precision = currentPrecision();
   node.setRule((douts) =>
     withGrad(true, () => {
       const again = inputs.map((_, i) => saved[`${i}`]!.detach());
@@ -236,7 +249,7 @@ export function recompute(fn: (...inputs: Tensor[]) => Tensor[], inputs: Tensor[
         input.requiresGrad = wants[i]!;
         input.host = hosts[i]!;
       });
-      const results = scope(() => fn(...again));
+      const results = withPrecision(precision, () => scope(() => fn(...again)));
       const live = results
         .map((result, i) => ({ result, grad: douts[i] ?? null }))
         .filter(({ result, grad }) => grad && result.node);

@@ -73,7 +73,7 @@ export {
   renderReport,
 } from './report.ts';
 export { type Content, type Html, html } from './report-html.ts';
-export { RUN_DEFAULTS, type RunSettings } from './run-settings.ts';
+export { RUN_DEFAULTS, type RunSettings, TRAIN_PRECISIONS } from './run-settings.ts';
 export {
   makeSchedule,
   rateAtProgress,

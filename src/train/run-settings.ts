@@ -3,7 +3,11 @@
  * resumed run needs nothing but the folder.
  */
 import { ConfigError } from '../base/errors.ts';
+import type { Precision } from '../tensor/precision.ts';
 import { SCHEDULES, type ScheduleKind } from './schedule.ts';
+
+/** What training computes the products of projections and head in; weights, moments, gradients and sums are float32 in both. */
+export const TRAIN_PRECISIONS = ['f32', 'bf16'] as const satisfies readonly Precision[];
 
 export type RunSettings = {
   /** Exactly one of `steps` and `minutes` is set. */
@@ -14,6 +18,7 @@ export type RunSettings = {
   /** Batches per optimizer step. */
   accumulate: number;
   checkpointing: boolean;
+  precision: (typeof TRAIN_PRECISIONS)[number];
   lr: number;
   schedule: ScheduleKind;
   /** Steps. */
@@ -40,6 +45,7 @@ export const RUN_DEFAULTS: RunSettings = {
   batch: 16,
   accumulate: 1,
   checkpointing: false,
+  precision: 'f32',
   lr: 4e-3,
   schedule: 'cosine',
   warmup: 100,
@@ -115,6 +121,7 @@ export class SettingsCheck<S extends RunSettings> {
         `${budgets.join(' or ')}, got ${given.length === 0 ? 'neither' : given.join(' and ')}`,
       );
     this.oneOf('schedule', SCHEDULES);
+    this.oneOf('precision', TRAIN_PRECISIONS);
     for (const key of ['steps', 'batch', 'accumulate', 'logEvery'] as const) this.integer(key, 1);
     for (const key of ['warmup', 'seed', 'evalEvery', 'saveEvery'] as const) this.integer(key, 0);
     for (const key of ['minutes', 'lr'] as const) this.within(key, (x) => x > 0, 'above 0');

@@ -83,6 +83,7 @@ export async function trainClassify(options: TrainClassifyOptions): Promise<Trai
         ? restoredClassifier(checkpoint.model, settings)
         : await buildClassifier(settings, { labels: parts.labels, vocabSize: tokenizer.vocabSize, base });
       model.tokenizer = tokenizer;
+      model.precision = settings.precision;
       trained = model;
       const texts = encodeExamples(parts.train, model);
       const validTexts = encodeExamples(parts.valid, model);

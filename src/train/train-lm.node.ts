@@ -67,6 +67,7 @@ export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
         ? new LanguageModel(checkpoint.model.config, { seed: null })
         : new LanguageModel(modelInput(settings, tokenizer.vocabSize), { seed: settings.seed });
       model.tokenizer = tokenizer;
+      model.precision = settings.precision;
       trained = model;
       const { config, parameterCount } = model;
       return {

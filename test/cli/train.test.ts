@@ -66,6 +66,11 @@ describe('usage errors', () => {
     ['stream and pack', ['--steps', '3', '--stream', '--pack'], 'cannot be used with'],
     ['an unknown flag', ['--steps', '3', '--learning-rate', '1'], 'unknown option'],
     ['no steps at all', ['--steps', '0'], 'expected an integer of at least 1'],
+    [
+      'a precision of no use to training',
+      ['--steps', '3', '--precision', 'int8'],
+      'Allowed choices are f32, bf16',
+    ],
     ['an unknown preset', ['--steps', '3', '--preset', 'huge'], 'Allowed choices are tiny'],
     [
       'an unknown architecture',
@@ -122,6 +127,19 @@ describe('train lm', () => {
       settings: { sampling: 'pack', tokenizer: 'bpe:300', d_model: 8 },
     });
     expect(result.validation.bitsPerByte).toBeLessThan(result.validation.bitsPerToken);
+  });
+
+  it('--precision is kept with the run, and computes otherwise', async () => {
+    const losses = [];
+    for (const precision of ['f32', 'bf16']) {
+      await cli(fresh(precision, '--steps', '2', '--precision', precision));
+      losses.push(JSON.parse(readFileSync(at(`${precision}/metrics.jsonl`), 'utf8').split('\n')[0]!).loss);
+    }
+    expect(losses[0]).not.toBe(losses[1]);
+    const { stdout } = await cli(lm('bf16', '--resume', '--steps', '3', '--json'));
+    expect(JSON.parse(stdout)).toMatchObject({ step: 3, settings: { precision: 'bf16' } });
+    const refused = await cli(lm('bf16', '--resume', '--precision', 'f32'));
+    expect(refused.error).toContain('precision "bf16", got "f32"');
   });
 
   it('refuses to overwrite, resumes, replaces', async () => {

@@ -79,6 +79,7 @@ describe.each(kinds)(
         tokenizer: 'bpe:280',
       }),
       'stream with carried state': () => ({ sampling: 'stream', length: 7 }),
+      'bf16 products': () => ({ precision: 'bf16', checkpointing: true }),
       evaluated: () => ({ evalEvery: 2, evalTokens: 40 }),
     };
     test.each(Object.entries(cases))('%s', (name, more) => expectSame(`${label} ${name}`, more(), [1, 3, 5]));
@@ -186,6 +187,9 @@ describe('what is refused', () => {
       /d_model 8, got 16/,
     );
     await expect(run('other', { start: 'resume', settings: { batch: 4 } })).rejects.toThrow(ConfigError);
+    await expect(run('other', { start: 'resume', settings: { precision: 'bf16' } })).rejects.toThrow(
+      /precision "f32", got "bf16"/,
+    );
     const other = join(folder, 'changing.txt');
     await writeFile(other, toyText);
     await run('changed', { settings: settings({ data: [other] }), ...interruptAt(2) });
@@ -196,6 +200,7 @@ describe('what is refused', () => {
   test.each<[RegExp, Partial<LmSettings>]>([
     [/got steps and minutes/, { minutes: 1 }],
     [/got neither/, { steps: null }],
+    [/precision to be one of f32, bf16, got int8/, { precision: 'int8' as 'bf16' }],
     [/at least one file/, { data: [] }],
     [/preset/, { preset: 'huge' as 'tiny' }],
     [/lr.*batch|batch.*lr/, { batch: 0, lr: -1 }],

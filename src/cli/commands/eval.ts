@@ -70,7 +70,12 @@ export function register(program: Command): void {
 
 async function run(options: EvalOptions, command: Command): Promise<void> {
   const out = outputOf(command);
-  const { device: _device, weights: _weights, ...location } = modelOptions(options, out);
+  const {
+    device: _device,
+    weights: _weights,
+    precision: _precision,
+    ...location
+  } = modelOptions(options, out);
   const kind = await modelKind(options.model, location);
   refuseOthers(command, kind, options.model);
   await KINDS[kind](options, out);
