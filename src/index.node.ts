@@ -11,7 +11,14 @@ export {
   openWasmFile,
   type PeakKind,
 } from './backend/native.ts';
-export { type BenchResult, benchModel, type RegimeResult } from './bench/bench.node.ts';
+export {
+  type BenchResult,
+  type BenchRound,
+  benchModel,
+  benchRounds,
+  type Measured,
+  type RegimeResult,
+} from './bench/bench.node.ts';
 export type { ProductKind } from './bench/limits.ts';
 export type { Machine } from './bench/machine.node.ts';
 export type { BenchOptions, BenchSettings } from './bench/options.ts';

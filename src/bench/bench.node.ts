@@ -10,15 +10,32 @@ import { type Regime, runGeneration, tasksOf, trainer } from './regimes.ts';
 import { type Spread, spreadOf } from './spread.ts';
 import { type Work, workOf } from './work.ts';
 
-export interface RegimeResult {
+/** One measurement of a regime. */
+export interface Measured {
   /** Of all rows together. */
-  tokensPerSecond: Spread;
-  /** What the machine allows by its limits of the same rounds; null where the device cannot measure them. */
-  limitTokensPerSecond: Spread | null;
-  /** tokensPerSecond in parts of the limit of its round: 1 is all that is possible. */
-  share: Spread | null;
+  tokensPerSecond: number;
+  /** What the machine allows by its limits of the same round; null where the device cannot measure them. */
+  limitTokensPerSecond: number | null;
+  /** tokensPerSecond in parts of the limit: 1 is all that is possible. */
+  share: number | null;
   /** What sets the limit. */
   bound: 'memory' | 'arithmetic' | null;
+}
+
+/** Null where decoding or training was left out. */
+export interface BenchRound {
+  prefill: Measured;
+  decode: Measured | null;
+  train: Measured | null;
+  limits: Limits | null;
+}
+
+/** Measured over all rounds. */
+export interface RegimeResult {
+  tokensPerSecond: Spread;
+  limitTokensPerSecond: Spread | null;
+  share: Spread | null;
+  bound: Measured['bound'];
 }
 
 export interface BenchResult {
@@ -33,73 +50,94 @@ export interface BenchResult {
   train: RegimeResult | null;
   /** In bytes and operations per second. `product` is of the type that the matrix products are computed in. */
   limits: { read: Spread; float: Spread; product: Spread; productKind: ProductKind } | null;
-  /** The most memory the process held before the limits were measured, and the device's buffers. */
+  /** The most memory that the process held, what reading was measured with included; and the buffers of the device alone. */
   peakBytes: number;
   devicePeakBytes: number;
 }
 
 /**
- * The current weights of `model`, as they are kept; training changes them. Throws ConfigError for options out of range,
- * UnsupportedError for training with narrow weights.
+ * Measures once for every call of the function that it returns, for programs that measure something else in between; the first call is
+ * not as fast as the others. The current weights of `model`, as they are kept; training changes them. Throws ConfigError for options out
+ * of range, UnsupportedError for training with narrow weights.
  */
+export function benchRounds(model: LanguageModel, options: BenchOptions = {}): () => Promise<BenchRound> {
+  const settings = resolveBench(options);
+  const { batch, prompt, generate } = settings;
+  const work = workOf(model);
+  const tasks = tasksOf(work, settings);
+  const step = settings.train ? trainer(model, settings) : null;
+  return async () => {
+    const limits = limitsOf(model.device, productKindOf(work), work.weightBytes);
+    const measured = (regime: Regime, tokens: number, seconds: number): Measured => {
+      const least = limits && leastSeconds(tasks[regime], limits);
+      return {
+        tokensPerSecond: tokens / seconds,
+        limitTokensPerSecond: least && tokens / least.seconds,
+        share: least && least.seconds / seconds,
+        bound: least?.bound ?? null,
+      };
+    };
+    const seconds = await runGeneration(model, settings);
+    return {
+      limits,
+      prefill: measured('prefill', batch * prompt, seconds.prefill),
+      decode: generate > 0 ? measured('decode', batch * generate, seconds.decode) : null,
+      train: step && measured('train', batch * prompt, await step()),
+    };
+  };
+}
+
+/** benchRounds() as often as the options say, after a round that does not count, and what it says about the machine. */
 export async function benchModel(model: LanguageModel, options: BenchOptions = {}): Promise<BenchResult> {
   const settings = resolveBench(options);
   const { device } = model;
   const work = workOf(model);
-  const productKind = productKindOf(work);
-  const step = settings.train ? trainer(model, settings) : null;
   device.resetPeak();
-  const once = async (): Promise<Record<Regime, number>> => {
-    const generation = await runGeneration(model, settings);
-    return { ...generation, train: step ? await step() : 0 };
-  };
-  await once();
-  const peak = { process: peakBytes(), device: device.memory.peakBytes };
+  const measure = benchRounds(model, options);
+  await measure();
   options.onRound?.(0, settings.rounds);
-
   const finish = watchMachine();
-  const rounds: { seconds: Record<Regime, number>; limits: Limits | null }[] = [];
+  const rounds: BenchRound[] = [];
   while (rounds.length < settings.rounds) {
-    const limits = limitsOf(device, productKind, work.weightBytes);
-    rounds.push({ limits, seconds: await once() });
+    rounds.push(await measure());
     options.onRound?.(rounds.length, settings.rounds);
     if (options.signal?.aborted) break;
   }
-  const machine = finish();
-
-  const { batch, prompt, generate } = settings;
-  const tasks = tasksOf(work, settings);
-  const result = (regime: Regime, tokens: number): RegimeResult => {
-    const measured = rounds.map(({ seconds, limits }) => ({
-      seconds: seconds[regime],
-      least: limits && leastSeconds(tasks[regime], limits),
-    }));
-    const least = measured.flatMap((round) => round.least ?? []);
-    return {
-      tokensPerSecond: spreadOf(measured.map(({ seconds }) => tokens / seconds)),
-      limitTokensPerSecond: least.length ? spreadOf(least.map(({ seconds }) => tokens / seconds)) : null,
-      share: least.length ? spreadOf(measured.map(({ seconds, least }) => least!.seconds / seconds)) : null,
-      bound: least[0]?.bound ?? null,
-    };
-  };
-  const of = (pick: (limits: Limits) => number) => spreadOf(rounds.map(({ limits }) => pick(limits!)));
   const { model_type, d_model, n_layer, vocab_size } = model.config;
+  const limits = rounds.flatMap((round) => round.limits ?? []);
+  const [prefill, decode, train] = (['prefill', 'decode', 'train'] as const).map((regime) =>
+    overRounds(rounds.flatMap((round) => round[regime] ?? [])),
+  );
   return {
-    machine,
+    machine: finish(),
     device: device.description,
     model: { model_type, d_model, n_layer, vocab_size, ...work },
     settings,
-    prefill: result('prefill', batch * prompt),
-    decode: generate > 0 ? result('decode', batch * generate) : null,
-    train: step && result('train', batch * prompt),
-    limits: rounds[0]!.limits && {
-      read: of(({ read }) => read),
-      float: of(({ float }) => float),
-      product: of(({ product }) => product),
-      productKind,
-    },
-    peakBytes: peak.process,
-    devicePeakBytes: peak.device,
+    prefill: prefill!,
+    decode: decode!,
+    train: train!,
+    limits: limits.length
+      ? {
+          read: spreadOf(limits.map(({ read }) => read)),
+          float: spreadOf(limits.map(({ float }) => float)),
+          product: spreadOf(limits.map(({ product }) => product)),
+          productKind: productKindOf(work),
+        }
+      : null,
+    peakBytes: peakBytes(),
+    devicePeakBytes: device.memory.peakBytes,
+  };
+}
+
+function overRounds(rounds: readonly Measured[]): RegimeResult | null {
+  if (rounds.length === 0) return null;
+  const allowed = rounds.flatMap(({ limitTokensPerSecond }) => limitTokensPerSecond ?? []);
+  const shares = rounds.flatMap(({ share }) => share ?? []);
+  return {
+    tokensPerSecond: spreadOf(rounds.map(({ tokensPerSecond }) => tokensPerSecond)),
+    limitTokensPerSecond: allowed.length ? spreadOf(allowed) : null,
+    share: shares.length ? spreadOf(shares) : null,
+    bound: rounds[0]!.bound,
   };
 }
 
