@@ -268,7 +268,11 @@ static void rotate_grad(const Args& args, const Ctx& ctx) {
   });
 }
 
+#include "rotation-heads.cc"
+
 static const Entry rotation_entries[] = {{"angleScan", 11, angleScan_kernel},
                                          {"angleScanGrad", 14, angleScan_grad},
                                          {"rotate", 11, rotate_kernel},
-                                         {"rotateGrad", 13, rotate_grad}};
+                                         {"rotateGrad", 13, rotate_grad},
+                                         {"turnHeads", 17, turnHeads_kernel},
+                                         {"turnHeadsGrad", 24, turnHeads_grad}};

@@ -3,6 +3,8 @@
  * lengths at which they cut it, and the sizes of their scratch.
  */
 
+/** Row blocks whose partial weight gradients `normGrad` and `turnHeadsGrad` add up in order. */
+export const NORM_BLOCKS = 32;
 /** Steps per scan chunk: the backward pass keeps one state per chunk and recomputes the rest. */
 export const SCAN_CHUNK = 64;
 /** The backward scan splits the channels of one batch row into this many independent parts (fixed: results must
@@ -287,6 +289,57 @@ export const SEQUENCE_KERNELS = {
     gap: 'int',
   }, // prettier-ignore
 
+  /** B and C of Mamba-3 become keys and queries: K = rotate(rms(B) bWeight + bBias, theta) per rank and head, with rms(B) = B / sqrt(mean(B^2) +
+   *  eps) over the n elements of head i's group floor(i / (h / g)); Q the same of C. x (tokens, 2, r, g, n) is B and C of each token;
+   *  weights (n), biases (h, r, n), theta (tokens, h, s), K and Q (tokens, r, h, n). step and gap as in rotate. */
+  turnHeads: {
+    x: 'in',
+    bWeight: 'in',
+    cWeight: 'in',
+    bBias: 'in',
+    cBias: 'in',
+    theta: 'in',
+    K: 'out',
+    Q: 'out',
+    tokens: 'int',
+    r: 'int',
+    h: 'int',
+    g: 'int',
+    n: 'int',
+    s: 'int',
+    step: 'int',
+    gap: 'int',
+    eps: 'num',
+  }, // prettier-ignore
+  /** Gradients of turnHeads. `partial` is scratch of NORM_BLOCKS * 2 (h r + 1) n elements: block i adds tokens
+   *  [i * ceil(tokens / NORM_BLOCKS), ...). */
+  turnHeadsGrad: {
+    x: 'in',
+    bWeight: 'in',
+    cWeight: 'in',
+    bBias: 'in',
+    cBias: 'in',
+    theta: 'in',
+    dK: 'in',
+    dQ: 'in',
+    dx: 'out',
+    dbWeight: 'out',
+    dcWeight: 'out',
+    dbBias: 'out',
+    dcBias: 'out',
+    dtheta: 'out',
+    partial: 'out',
+    tokens: 'int',
+    r: 'int',
+    h: 'int',
+    g: 'int',
+    n: 'int',
+    s: 'int',
+    step: 'int',
+    gap: 'int',
+    eps: 'num',
+  }, // prettier-ignore
+
   // The family attention.
   /** Causal softmax attention over keys k and values v (b, c, hk, d), of which row i holds past[i] from before token 0; token t's
    *  own key is at past[i] + t. Query head i of q (b, l, hq, d) reads kv head floor(i / (hq / hk)).
@@ -385,6 +438,11 @@ export function ssdGradPartialSize(
 /** Elements of `partial` in angleScanGrad: for each block of ANGLE_HEADS heads, its share of dangle. */
 export function anglePartialSize(b: number, l: number, h: number, s: number): number {
   return b * Math.ceil(h / ANGLE_HEADS) * l * s;
+}
+
+/** Elements of `partial` in turnHeadsGrad: per block of tokens, the gradients of both biases and both weights. */
+export function turnHeadsPartialSize(h: number, r: number, n: number): number {
+  return NORM_BLOCKS * 2 * (h * r + 1) * n;
 }
 
 /** Elements of `partial` in attentionGrad: dy . y of every token and head; dk and dv per query head, where several share a kv head. */

@@ -13,9 +13,6 @@ import { SEQUENCE_KERNELS } from './kernels-sequence.ts';
 
 export * from './kernels-sequence.ts';
 
-/** Row blocks whose partial weight gradients `normGrad` adds up in order. */
-export const NORM_BLOCKS = 32;
-
 export const UNARY = [
   'neg',
   'exp',

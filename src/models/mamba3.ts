@@ -12,9 +12,9 @@ import { constantParameter, dtBiasParameter, type Init } from '../nn/init.ts';
 import { Linear, Norm } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
 import { gatedRmsNorm, siluGate } from '../ops/gated-norm.ts';
-import { rmsNorm } from '../ops/norm.ts';
-import { angleScan, rotate } from '../ops/rotation.ts';
+import { angleScan } from '../ops/rotation.ts';
 import { lastToken, trapezoid } from '../ops/trapezoid.ts';
+import { turnHeads } from '../ops/turn-heads.ts';
 import {
   add,
   affine,
@@ -26,6 +26,7 @@ import {
   reshape,
   sigmoid,
   softplus,
+  split,
   sum,
   unary,
 } from '../tensor/primitives.ts';
@@ -88,21 +89,18 @@ export class Mamba3 extends Module implements Mixer {
     const { d_inner: e, headdim: p, d_state: n, ngroups: g, mimo_rank: r, is_mimo } = this.#config;
     const [b, l] = u.dims(3);
     const [h, s] = [e / p, rotatedPairs(this.#config)];
-    const [z, x, B, C, ddt, dA, trap, angle] = this.in_proj.split(u, [
-      e,
-      e,
-      r * g * n,
-      r * g * n,
-      h,
-      h,
-      h,
-      s,
-    ]) as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
+    const widths = [e, e, 2 * r * g * n, 3 * h + s];
+    const [z, x, BC, rates] = this.in_proj.split(u, widths) as [Tensor, Tensor, Tensor, Tensor];
+    const [ddt, dA, trap, angle] = split(rates, 2, [h, h, h, s]) as [Tensor, Tensor, Tensor, Tensor];
     const dt = softplus(add(ddt, this.dt_bias)); // (b, l, h)
     const turned = angleScan(angle, dt, { state: state?.angle, ...context }); // (b, l, h, s)
-    const pairing = is_mimo ? n / 2 : 'adjacent';
-    const K = rotate(this.#perHead(B, this.B_norm, this.B_bias), turned.theta, { pairing }); // (b, l, r, h, n)
-    const Q = rotate(this.#perHead(C, this.C_norm, this.C_bias), turned.theta, { pairing });
+    const { K, Q } = turnHeads(
+      reshape(BC, [b, l, 2, r, g, n]),
+      { weight: this.B_norm.weight, bias: this.B_bias },
+      { weight: this.C_norm.weight, bias: this.C_bias },
+      turned.theta,
+      { pairing: is_mimo ? n / 2 : 'adjacent', eps: EPS },
+    ); // (b, l, r, h, n)
     const value = reshape(x, [b, l, h, p]);
     const before = state && { ssm: state.ssm!, k: state.k!, v: this.#perRank(state.v!, this.mimo_x) };
     const scan = trapezoid(
@@ -125,16 +123,6 @@ export class Mamba3 extends Module implements Mixer {
         v: lastToken(value, state?.v, context),
       },
     };
-  }
-
-  /** (b, l, r g n) of B or C -> (b, l, r, h, n): normalised, one copy per head of a group, with each head's bias. */
-  #perHead(x: Tensor, norm: Norm, bias: Tensor): Tensor {
-    const { d_inner: e, headdim: p, d_state: n, ngroups: g, mimo_rank: r } = this.#config;
-    const [b, l] = x.dims(3);
-    const h = e / p;
-    const normed = rmsNorm(reshape(x, [b * l, r * g, 1, n]), norm.weight, { eps: EPS }).y;
-    const heads = reshape(permute(bias, [1, 0, 2]), [r * g, h / g, n]);
-    return reshape(add(normed, heads), [b, l, r, h, n]);
   }
 
   /** (..., h, p) -> (..., r, h, p), each rank with its own weights (h, r, p). */

@@ -30,6 +30,7 @@ import {
 import { widened } from './cases/narrow.ts';
 import { gatedNormBound, gatedNormGradBound } from './gated-norm-bounds.ts';
 import { type Case, magnitude, type Operands, type Result } from './harness.ts';
+import { turnHeadsBound, turnHeadsGradBound } from './heads-bounds.ts';
 import { angleScanBound, angleScanGradBound, rotateBound, rotateGradBound } from './rotation-bounds.ts';
 import { scanBound, scanGradBound } from './scan-bounds.ts';
 import { ssdBound, ssdGradBound } from './ssd-bounds.ts';
@@ -217,6 +218,8 @@ const TWINS: Twins = {
 
   gatedNorm: gatedNormBound,
   gatedNormGrad: gatedNormGradBound,
+  turnHeads: turnHeadsBound,
+  turnHeadsGrad: turnHeadsGradBound,
 
   causalConv(o) {
     const y: Estimate = [];

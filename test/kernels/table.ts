@@ -4,6 +4,7 @@ import { conv } from './cases/conv.ts';
 import { copy } from './cases/copy.ts';
 import { elementwise } from './cases/elementwise.ts';
 import { gatedNorm } from './cases/gated-norm.ts';
+import { heads } from './cases/heads.ts';
 import { loss } from './cases/loss.ts';
 import { matmul } from './cases/matmul.ts';
 import { narrow } from './cases/narrow.ts';
@@ -25,6 +26,7 @@ export const TABLE: readonly Case[] = [
   ...conv,
   ...scan,
   ...rotation,
+  ...heads,
   ...ssd,
   ...attention,
   ...loss,

@@ -17,6 +17,7 @@ import { attention } from './attention.ts';
 import { conv } from './conv.ts';
 import { copy } from './copy.ts';
 import { elementwise } from './elementwise.ts';
+import { heads } from './heads.ts';
 import { loss } from './loss.ts';
 import { matmul } from './matmul.ts';
 import { narrow } from './narrow.ts';
@@ -38,6 +39,7 @@ const kernels: Kernels = {
   ...conv,
   ...scan,
   ...rotation,
+  ...heads,
   ...ssd,
   ...attention,
   ...loss,

@@ -1,0 +1,4 @@
+import { heads } from './cases/heads.ts';
+import { checkKernels } from './check.ts';
+
+checkKernels(['turnHeads', 'turnHeadsGrad'], heads);
