@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -89,13 +89,28 @@ VEC_FN void vstore_some(float* p, vf x, int count) {
 // Ask for the cache line of p, soon to be read or to be written. Any address is allowed.
 VEC_FN void prefetch_read(const float* p) { __builtin_prefetch(p, 0, 3); }
 VEC_FN void prefetch_write(const float* p) { __builtin_prefetch(p, 1, 3); }
+// The same, not into the first cache: what is far ahead would push out what is at work.
+VEC_FN void prefetch_read_far(const float* p) { __builtin_prefetch(p, 0, 2); }
+VEC_FN void prefetch_write_far(const float* p) { __builtin_prefetch(p, 1, 2); }
 
 // ---- choosing and reducing ------------------------------------------------------------------------------------------
 VEC_FN vf vselect(vi mask, vf a, vf b) { return mask ? a : b; }
 VEC_FN vf vfma(vf a, vf b, vf c) { return a * b + c; }
-// A NaN in b goes through, a NaN in a does not: keep the constant on the left.
+// a > b ? a : b, and the other way round. A NaN in b goes through, a NaN in a does not: keep the constant on the left.
+// In intrinsics where GCC makes a comparison and a choice of it.
+#if defined(__AVX512F__)
+VEC_FN vf vmax(vf a, vf b) { return (vf)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b); }
+VEC_FN vf vmin(vf a, vf b) { return (vf)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+VEC_FN vf vmax(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+VEC_FN vf vmin(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+#elif defined(__SSE2__)
+VEC_FN vf vmax(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
+VEC_FN vf vmin(vf a, vf b) { return (vf)_mm_min_ps((__m128)a, (__m128)b); }
+#else
 VEC_FN vf vmax(vf a, vf b) { return a > b ? a : b; }
 VEC_FN vf vmin(vf a, vf b) { return a < b ? a : b; }
+#endif
 VEC_FN vf vabs(vf x) { return as_float(as_int(x) & 0x7fffffff); }
 VEC_FN vf vcopysign(vf magnitude, vf sign) {
   return as_float((as_int(magnitude) & 0x7fffffff) | (as_int(sign) & (int32_t)0x80000000));
@@ -190,13 +205,24 @@ VEC_FN vf exp2_fraction(vf r) {
   return p * r;
 }
 
-// 2^(a b) for |a b| <= 125 and no NaN: no range checks. The product is not rounded where the machine fuses.
+// 2^(a b) for |a b| <= EXP2_SMALL and no NaN: no range checks. AVX-512 scales by any power of two in one operation, so there the
+// limit is that of the product.
+#if defined(__AVX512F__)
+constexpr float EXP2_SMALL = 3e38f;
+VEC_FN vf vexp2_small(vf a, vf b) {
+  const vf t = a * b;
+  const vf k = (vf)_mm512_maskz_roundscale_ps(0xffff, (__m512)t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return vscale(exp2_fraction(t - k) + 1.0f, k);
+}
+#else
+constexpr float EXP2_SMALL = 125.0f;
 VEC_FN vf vexp2_small(vf a, vf b) {
   const vf t = a * b + ROUND;
-  const vf r = a * b - (t - ROUND);
+  const vf r = a * b - (t - ROUND);  // the product is not rounded where the machine fuses
   const vf p = exp2_fraction(r) + 1.0f;
   return (vf)((vu)p + ((vu)t << 23));  // unsigned: wraps outside the range
 }
+#endif
 
 // 2^x: 0 below -150, infinite from 128 on.
 VEC_FN vf vexp2(vf x) {
@@ -264,6 +290,12 @@ VEC_FN vf vlog1p(vf x) {
 // ---- activations ----------------------------------------------------------------------------------------------------
 // log(1 + e^x), for every x: it *is* x in float32 above 17.4, and e^x far below 0.
 VEC_FN vf vsoftplus(vf x) { return vmax(vzero(), x) + log1p_unit(vexp(-vabs(x))); }
+// The same bits, and the derivative, the sigmoid of x.
+VEC_FN vf vsoftplus(vf x, vf* slope) {
+  const vf t = vexp(-vabs(x));
+  *slope = vselect(x > 0.0f, vset1(1.0f), t) / (t + 1.0f);
+  return vmax(vzero(), x) + log1p_unit(t);
+}
 VEC_FN vf vsigmoid(vf x) { return 1.0f / (vexp(-x) + 1.0f); }
 VEC_FN vf vsilu(vf x) { return x / (vexp(-x) + 1.0f); }
 

@@ -8,9 +8,10 @@
 // `partial` is, per row, dA (e, n), dD (e), ddeltaBias (e), constant dB (e, n), constant dC (e, n); then, per part,
 // token-wise dB (b, l, g, n) and dC (b, l, g, n).
 
-// What a block of W channels carries from chunk to chunk: 4n + 2 vectors.
+// What a block of W channels carries from chunk to chunk: 5n + 2 vectors.
 struct ScanCarry {
   vf *dh, *dA, *dB, *dC;  // n each: the gradient that enters the state from the right, and sums over tokens
+  vf* a2;                 // n
   vf *dD, *dbias;
 };
 
@@ -18,7 +19,7 @@ struct ScanBackward {
   vf *h, *decay;                        // states after each step (the one before the first in front); decays
   vf *dt, *dtu, *q;                     // q = dy silu(z)
   vf *read, *written, *pulled;          // C . h ; B . g ; sum over n of g a h[t-1] A2
-  vf *a2, *before, *spaceB, *spaceC;
+  vf *before, *spaceB, *spaceC;
   vf *sumB, *sumC;                      // (SCAN_CHUNK, n): gradients of token-wise B and C, not yet summed over lanes
   ScanCarry carry;
   const ScanSource *B, *C;
@@ -31,11 +32,10 @@ struct ScanBackward {
   void run(int64_t i) const;
 };
 
-// N states of one block and chunk: forward from `before`, then back. dB and dC point at vectors, `step` apart per token.
+// N states of one block and chunk, forward from `before`: keeps every state and every decay.
 template <int N, bool LANES, bool SMALL>
-static __attribute__((noinline)) void scan_sweep(const ScanBackward& s, int64_t first, ScanInput B, ScanInput C, vf* dB, int64_t dB_step, vf* dC,
-                       int64_t dC_step) {
-  const vf* a2 = s.a2 + first;
+static __attribute__((noinline)) void scan_again(const ScanBackward& s, int64_t first, ScanInput B, ScanInput C) {
+  const vf* a2 = s.carry.a2 + first;
   vf x[N];
   for (int i = 0; i < N; i++) s.h[i] = x[i] = s.before[first + i];
   for (int64_t t = 0; t < s.steps; t++) {
@@ -56,19 +56,26 @@ static __attribute__((noinline)) void scan_sweep(const ScanBackward& s, int64_t 
     }
     s.read[t] = even + odd;
   }
+}
 
-  vf dA[N];
+// States first .. first + N back through the chunk; h and decay point at the first, `kept` apart per token. dB and dC point at
+// vectors, `step` apart per token.
+template <int N, bool LANES>
+static __attribute__((noinline)) void scan_back(const ScanBackward& s, int64_t first, int64_t kept, const vf* h, const vf* decay, ScanInput B,
+                      ScanInput C, vf* dB, int64_t dB_step, vf* dC, int64_t dC_step) {
+  const vf* a2 = s.carry.a2 + first;
+  vf dA[N], x[N];
   for (int i = 0; i < N; i++) dA[i] = vzero(), x[i] = s.carry.dh[first + i];
   for (int64_t t = s.steps - 1; t >= 0; t--) {
     const float *bt = B.at + t * B.step, *ct = C.at + t * C.step;
-    const vf *h = s.h + (t + 1) * N, *decay = s.decay + t * N;
+    const vf *after = h + (t + 1) * kept, *before = h + t * kept, *a = decay + t * kept;
     const vf dt = s.dt[t], dtu = s.dtu[t], q = s.q[t];
     vf *db = dB + t * dB_step, *dc = dC + t * dC_step;
     vf written = s.written[t], pulled = s.pulled[t];
     if (s.restart && s.restart[t]) {  // nothing comes from, and nothing goes to, the state before
       for (int i = 0; i < N; i++) {
         const vf g = q * scan_input<LANES>(ct, i) + x[i];
-        dc[i] += q * h[i];
+        dc[i] += q * after[i];
         db[i] += g * dtu;
         written += g * scan_input<LANES>(bt, i);
         x[i] = vzero();
@@ -77,11 +84,11 @@ static __attribute__((noinline)) void scan_sweep(const ScanBackward& s, int64_t 
 #pragma GCC unroll 16
       for (int i = 0; i < N; i++) {
         const vf g = q * scan_input<LANES>(ct, i) + x[i];
-        dc[i] += q * h[i];
+        dc[i] += q * after[i];
         db[i] += g * dtu;
         written += g * scan_input<LANES>(bt, i);
-        x[i] = g * decay[i];
-        const vf pull = x[i] * h[i - N];
+        x[i] = g * a[i];
+        const vf pull = x[i] * before[i];
         pulled += pull * a2[i];
         dA[i] += pull * dt;
       }
@@ -91,6 +98,13 @@ static __attribute__((noinline)) void scan_sweep(const ScanBackward& s, int64_t 
   for (int i = 0; i < N; i++) s.carry.dh[first + i] = x[i], s.carry.dA[first + i] += dA[i];
 }
 
+// How many states go back at once: two vectors each stay in registers.
+#if defined(__AVX512F__)
+constexpr int SCAN_BACK = 8;
+#else
+constexpr int SCAN_BACK = 4;
+#endif
+
 template <int N>
 void ScanBackward::run(int64_t i) const {
   const ScanInput b = B->read(t, steps, c0, count, i, N, lanes, spaceB);
@@ -99,11 +113,20 @@ void ScanBackward::run(int64_t i) const {
   for (int j = 0; j < N; j++) constB[j] = constC[j] = vzero();
   const bool tokenB = B->groups > 0, tokenC = C->groups > 0;
   vf *db = tokenB ? sumB + i : constB, *dc = tokenC ? sumC + i : constC;
-  const auto call = [&](auto kernel) { kernel(*this, i, b, c, db, tokenB ? n : 0, dc, tokenC ? n : 0); };
+  const auto again = [&](auto kernel) { kernel(*this, i, b, c); };
   if (lanes) {
-    small ? call(scan_sweep<N, true, true>) : call(scan_sweep<N, true, false>);
+    small ? again(scan_again<N, true, true>) : again(scan_again<N, true, false>);
   } else {
-    small ? call(scan_sweep<N, false, true>) : call(scan_sweep<N, false, false>);
+    small ? again(scan_again<N, false, true>) : again(scan_again<N, false, false>);
+  }
+  constexpr int SIZE = N < SCAN_BACK ? N : SCAN_BACK;
+  for (int j = 0; j < N; j += SIZE) {
+    const int64_t at = lanes ? j * W : j;
+    const auto back = [&](auto kernel) {
+      kernel(*this, i + j, N, h + j, decay + j, ScanInput{b.at + at, b.step}, ScanInput{c.at + at, c.step}, db + j,
+             tokenB ? n : 0, dc + j, tokenC ? n : 0);
+    };
+    lanes ? back(scan_back<SIZE, true>) : back(scan_back<SIZE, false>);
   }
   for (int j = 0; j < N && !tokenB; j++) carry.dB[i + j] += constB[j];
   for (int j = 0; j < N && !tokenC; j++) carry.dC[i + j] += constC[j];
@@ -189,20 +212,20 @@ static void scan_backward(const Args& args, const Ctx& ctx) {
     run.h = take((SCAN_CHUNK + 1) * 16), run.decay = take(SCAN_CHUNK * 16);
     run.dt = take(SCAN_CHUNK), run.dtu = take(SCAN_CHUNK), run.q = take(SCAN_CHUNK);
     run.read = take(SCAN_CHUNK), run.written = take(SCAN_CHUNK), run.pulled = take(SCAN_CHUNK);
-    run.a2 = take(n), run.before = take(n), run.spaceB = take(SCAN_CHUNK * 16), run.spaceC = take(SCAN_CHUNK * 16);
+    run.before = take(n), run.spaceB = take(SCAN_CHUNK * 16), run.spaceC = take(SCAN_CHUNK * 16);
     run.sumB = take(SCAN_CHUNK * n), run.sumC = take(SCAN_CHUNK * n);
     run.B = &sourceB, run.C = &sourceC, run.n = n;
-    vf *slope = take(SCAN_CHUNK), *gate = take(SCAN_CHUNK);  // softplus'(raw), sigmoid(z)
+    vf *in = take(SCAN_CHUNK), *slope = take(SCAN_CHUNK), *opened = take(SCAN_CHUNK);  // u, softplus'(raw), dy silu'(z)
     for (int64_t i = 0; i < SCAN_CHUNK * n; i++) run.sumB[i] = run.sumC[i] = vzero();
 
     // As many blocks at a time as there is room for what they carry.
-    const int64_t carry_size = 4 * n + 2, room = (space_end - space) / carry_size;
+    const int64_t carry_size = 5 * n + 2, room = (space_end - space) / carry_size;
     const int64_t part_end = (part + 1) * blocks / SCAN_PARTS;
     for (int64_t from = part * blocks / SCAN_PARTS; from < part_end; from += room) {
       const int64_t to = from + room < part_end ? from + room : part_end;
       const auto carry_of = [&](int64_t block) -> ScanCarry {
         vf* at = space + (block - from) * carry_size;
-        return {at, at + n, at + 2 * n, at + 3 * n, at + 4 * n, at + 4 * n + 1};
+        return {at, at + n, at + 2 * n, at + 3 * n, at + 4 * n, at + 5 * n, at + 5 * n + 1};
       };
       for (int64_t block = from; block < to; block++) {
         const int64_t c0 = block * W;
@@ -210,6 +233,7 @@ static void scan_backward(const Args& args, const Ctx& ctx) {
         const ScanCarry carry = carry_of(block);
         for (int64_t i = 0; i < carry_size; i++) carry.dh[i] = vzero();
         scan_read_states(carry.dh, dstate_out ? dstate_out + (row * e + c0) * n : nullptr, n, count);
+        scan_read_states(carry.a2, A + c0 * n, n, count, SCAN_LOG2E);
         for (int64_t t = length; t < l; t++) {
           const int64_t at = (row * l + t) * e + c0;
           vstore_some(du + at, vzero(), count);
@@ -227,34 +251,34 @@ static void scan_backward(const Args& args, const Ctx& ctx) {
           const int count = e - c0 < W ? (int)(e - c0) : W;
           const bool sharedB = sourceB.shared(c0, count), sharedC = sourceC.shared(c0, count);
           run.c0 = c0, run.count = count, run.lanes = !sharedB || !sharedC, run.carry = carry_of(block);
-          scan_read_states(run.a2, A + c0 * n, n, count, SCAN_LOG2E);
           scan_read_states(run.before, checkpoints + ((row * chunks + chunk) * e + c0) * n, n, count);
           vf largest;
-          const bool regular = scan_largest(run.a2, n, &largest);
+          const bool regular = scan_largest(run.carry.a2, n, &largest);
           const vf shift = delta_bias ? vload_some(delta_bias + c0, count) : vzero();
           const vf skip = D ? vload_some(D + c0, count) : vzero();
 
           vi large = vi{};
           for (int64_t s = 0; s < run.steps; s++) {
             const int64_t ahead = at + s * e + W;  // the next block
-            prefetch_read(delta + ahead), prefetch_read(u + ahead), prefetch_read(dy + ahead);
-            prefetch_write(ddelta + ahead), prefetch_write(du + ahead);
-            if (z) prefetch_read(z + ahead);
-            if (dz) prefetch_write(dz + ahead);
+            prefetch_read_far(delta + ahead), prefetch_read_far(u + ahead), prefetch_read_far(dy + ahead);
+            prefetch_write_far(ddelta + ahead), prefetch_write_far(du + ahead);
+            if (z) prefetch_read_far(z + ahead);
+            if (dz) prefetch_write_far(dz + ahead);
             const vf raw = vload_some(delta + at + s * e, count) + shift;
-            const vf in = vload_some(u + at + s * e, count), up = vload_some(dy + at + s * e, count);
-            const vf dt = softplus ? vsoftplus(raw) : raw;
-            slope[s] = softplus ? vsigmoid(raw) : vset1(1.0f);
+            const vf up = vload_some(dy + at + s * e, count);
+            in[s] = vload_some(u + at + s * e, count);
+            slope[s] = vset1(1.0f);
+            const vf dt = softplus ? vsoftplus(raw, slope + s) : raw;
             large |= ~(vabs(dt) * largest <= SCAN_SMALL);
             run.dt[s] = dt;
-            run.dtu[s] = dt * in;
-            run.read[s] = D ? in * skip : vzero();
+            run.dtu[s] = dt * in[s];
+            run.read[s] = D ? in[s] * skip : vzero();
             run.written[s] = run.pulled[s] = vzero();
             run.q[s] = up;
             if (z) {
-              const vf v = vload_some(z + at + s * e, count);
-              gate[s] = vsigmoid(v);
-              run.q[s] = up * (v * gate[s]);
+              const vf v = vload_some(z + at + s * e, count), gate = vsigmoid(v);
+              run.q[s] = up * (v * gate);
+              opened[s] = up * (gate * (1.0f + v * (1.0f - gate)));
             }
           }
           run.small = regular && !vany(large);
@@ -262,16 +286,16 @@ static void scan_backward(const Args& args, const Ctx& ctx) {
 
           vf sumD = vzero(), sum_bias = vzero();
           for (int64_t s = 0; s < run.steps; s++) {
-            const vf in = vload_some(u + at + s * e, count), q = run.q[s];
-            const vf draw = (run.pulled[s] * SCAN_LN2 + run.written[s] * in) * slope[s];
-            sumD += q * in;
+            const int64_t to_write = at + s * e, ahead = to_write + SCAN_AHEAD * e;
+            prefetch_write(du + ahead), prefetch_write(ddelta + ahead);
+            if (dz) prefetch_write(dz + ahead);
+            const vf q = run.q[s];
+            const vf draw = (run.pulled[s] * SCAN_LN2 + run.written[s] * in[s]) * slope[s];
+            sumD += q * in[s];
             sum_bias += draw;
-            if (dz && z) {
-              const vf v = vload_some(z + at + s * e, count), up = vload_some(dy + at + s * e, count);
-              vstore_some(dz + at + s * e, up * run.read[s] * (gate[s] * (1.0f + v * (1.0f - gate[s]))), count);
-            }
-            vstore_some(ddelta + at + s * e, draw, count);
-            vstore_some(du + at + s * e, q * skip + run.dt[s] * run.written[s], count);
+            if (dz && z) vstore_some(dz + to_write, opened[s] * run.read[s], count);
+            vstore_some(ddelta + to_write, draw, count);
+            vstore_some(du + to_write, q * skip + run.dt[s] * run.written[s], count);
           }
           *run.carry.dD += sumD, *run.carry.dbias += sum_bias;
 

@@ -6,6 +6,8 @@
 
 constexpr float SCAN_LOG2E = 1.44269504f;
 constexpr float SCAN_LN2 = 0.693147181f;
+// Tokens before a line is written that it is asked for: rows of one column are far apart, and a missed line holds up all stores.
+constexpr int64_t SCAN_AHEAD = 4;
 
 // B or C as the recurrence reads it: state i of step t is at[t * step + i], one number for all channels, or, as
 // `lanes`, vectors with one number per channel.
@@ -19,8 +21,8 @@ VEC_FN vf scan_input(const float* at, int64_t i) {
   return LANES ? vload(at + i * W) : vset1(at[i]);
 }
 
-// The decay 2^(dt a2). SMALL: all |dt a2| of this chunk are at most SCAN_SMALL, no overflow or underflow to look after.
-constexpr float SCAN_SMALL = 120.0f;
+// The decay 2^(dt a2). SMALL: all |dt a2| of this chunk are within EXP2_SMALL, as computed from rounded factors.
+constexpr float SCAN_SMALL = EXP2_SMALL * 0.96f;
 template <bool SMALL>
 VEC_FN vf scan_decay(vf dt, vf a2) {
   return SMALL ? vexp2_small(dt, a2) : vexp2(dt * a2);
@@ -219,8 +221,8 @@ static void scan_forward(const Args& args, const Ctx& ctx) {
       vi large = vi{};
       for (int64_t s = 0; s < run.steps; s++) {
         const int64_t ahead = at + (s + SCAN_CHUNK) * e;  // the next chunk; rows are too far apart for the hardware to guess
-        prefetch_read(delta + ahead), prefetch_read(u + ahead), prefetch_write(y + ahead);
-        if (z) prefetch_read(z + ahead);
+        prefetch_read_far(delta + ahead), prefetch_read_far(u + ahead), prefetch_write_far(y + ahead);
+        if (z) prefetch_read_far(z + ahead);
         const vf raw = vload_some(delta + at + s * e, count) + shift;
         const vf dt = softplus ? vsoftplus(raw) : raw;
         const vf in = vload_some(u + at + s * e, count);
