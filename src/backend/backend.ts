@@ -53,9 +53,14 @@ export interface Recording {
   replay(): void;
   /**
    * A replay with the buffers of each pair in each other's place: what was read from the one is read from the
-   * other.
+   * other. Throws StateError for buffers of different sizes.
    */
   exchanged(pairs: readonly (readonly [Storage, Storage])[]): () => void;
+  /**
+   * A replay that leaves in the first buffer of each pair what replay() leaves in the second, which then may
+   * hold anything. Throws StateError for buffers of different sizes.
+   */
+  inPlace(pairs: readonly (readonly [Storage, Storage])[]): () => void;
   dispose(): void;
 }
 

@@ -35,7 +35,8 @@ export const SEQUENCE_KERNELS = {
    *  x (b, l, e), weight (e, k), window (b, e, k) = the last k inputs before x, oldest first (null = zeros).
    *  sequenceIds (b, l): inputs of another id count as zero; the window belongs to the id of token 0.
    *  lengths (b): tokens at t >= lengths[b] do not exist: y is 0 there.
-   *  windowOut (b, e, k) = the last k inputs after the last token (zeros for inputs of another id). */
+   *  windowOut (b, e, k) = the last k inputs after the last token (zeros for inputs of another id); may be
+   * window. */
   causalConv: {
     x: 'in',
     weight: 'in',
@@ -78,10 +79,11 @@ export const SEQUENCE_KERNELS = {
   /** Mamba-1 selective scan (Gu and Dao 2023, algorithm 2). With dt = f(delta + deltaBias), f = softplus or identity:
    *  h[t] = exp(dt A) h[t-1] + dt B[t] u[t] ;  y[t] = (C[t] . h[t] + D u[t]) * silu(z[t])   (last factor only with z).
    *  u, delta, z, y (b, l, e); A (e, n); B and C: (e, n) when bGroups/cGroups is 0, else (b, l, g, n) with channel c in
-   *  group floor(c / (e / g)); D, deltaBias (e). state (b, e, n) enters (null = zeros), stateOut leaves.
-   *  A change of sequenceIds (b, l) between t-1 and t sets h[t-1] to 0 (the incoming state belongs to token 0).
-   *  t >= lengths[b]: y = 0 and h is left alone. checkpoints (b, ceil(l / SCAN_CHUNK), e, n) receives the state *before*
-   *  each chunk, for the backward pass (null when no gradient is needed). y may alias u, delta or z. */
+   *  group floor(c / (e / g)); D, deltaBias (e). state (b, e, n) enters (null = zeros), stateOut leaves, may
+   * be state.  A change of sequenceIds (b, l) between t-1 and t sets h[t-1] to 0 (the incoming state belongs
+   * to token 0).  t >= lengths[b]: y = 0 and h is left alone. checkpoints (b, ceil(l / SCAN_CHUNK), e, n)
+   * receives the state *before*  each chunk, for the backward pass (null when no gradient is needed). y may
+   * alias u, delta or z. */
   selectiveScan: {
     u: 'in',
     delta: 'in',
@@ -220,7 +222,7 @@ export const SEQUENCE_KERNELS = {
   // The family rotation. Letters: s rotated pairs, r ranks.
   /** The angles of Mamba-3: theta[t] = theta[t-1] + pi tanh(angle[t]) dt[t] modulo 2 pi, in [0, 2 pi); carried in
    *  float64, rounded where stored. angle (b, l, s) is shared by the heads; dt (b, l, h), theta (b, l, h, s).
-   *  state (b, h, s) enters (null = zeros), stateOut leaves.
+   *  state (b, h, s) enters (null = zeros), stateOut leaves and may be state.
    *  A change of sequenceIds (b, l) between t-1 and t sets theta[t-1] to 0 (the incoming state belongs to token 0).
    *  t >= lengths[b]: theta = 0 and the state is left alone. */
   angleScan: {

@@ -11,6 +11,7 @@ import { StateError } from '../base/errors.ts';
 import {
   type Backend,
   type BufferRef,
+  type KernelArgs,
   type KernelName,
   kernelOf,
   type Recording,
@@ -45,12 +46,41 @@ const ROLES = new Map(
   }),
 );
 
+/** Kernels that may write what leaves to where it entered: see kernels-sequence.ts. */
+const IN_PLACE: { readonly [kernel in KernelName]?: readonly [enters: string, leaves: string] } = {
+  causalConv: ['window', 'windowOut'],
+  selectiveScan: ['state', 'stateOut'],
+  ssd: ['state', 'stateOut'],
+  angleScan: ['state', 'stateOut'],
+};
+
 /** What is known of a buffer that was made during a recording. */
 interface Made {
   /** Holds something that is written once. */
   isFixed: boolean;
   /** Written by the program. */
   varies: boolean;
+}
+
+type Pair = readonly [Storage, Storage];
+
+function isBuffer(value: CallArgs[string]): value is BufferRef {
+  return value !== null && typeof value === 'object';
+}
+
+const at = (storage: Storage): BufferRef => ({ storage, offset: 0 });
+
+/** y = x, of `count` numbers of 4 bytes. */
+function copyOf(x: BufferRef, y: BufferRef, count: number): Call {
+  const ones = { d0: 1, d1: 1, d2: 1, d3: 1, d4: 1, s0: 0, s1: 0, s2: 0, s3: 0, s4: 0 };
+  return { kernel: 'copy', args: { x, y, ...ones, d5: count, s5: 1 } };
+}
+
+function expectPairs(op: string, pairs: readonly Pair[]): void {
+  const odd = pairs.find(([a, b]) => a.sizeBytes !== b.sizeBytes);
+  if (!odd) return;
+  const sizes = `${odd[0].sizeBytes} and ${odd[1].sizeBytes} bytes`;
+  throw new StateError(`${op}: expected pairs of buffers of one size, got ${sizes}.`);
 }
 
 class Log implements Recording {
@@ -98,7 +128,7 @@ class Log implements Recording {
     const entries = Object.entries(args).map(([name, value]) => [
       name,
       // A tensor may be disposed before the replay: only where it lies counts.
-      value !== null && typeof value === 'object' ? { storage: value.storage, offset: value.offset } : value,
+      isBuffer(value) ? { storage: value.storage, offset: value.offset } : value,
     ]);
     this.calls.push({ kernel, args: Object.fromEntries(entries) as CallArgs });
   }
@@ -128,31 +158,53 @@ class Log implements Recording {
     this.#checked(this.#run)();
   }
 
-  exchanged(pairs: readonly (readonly [Storage, Storage])[]): () => void {
-    const other = new Map(
-      pairs.flatMap(([a, b]) => {
-        if (a.sizeBytes === b.sizeBytes) return [[a, b] as const, [b, a] as const];
-        throw new StateError(
-          `exchanged: expected buffers of one size, got ${a.sizeBytes} and ${b.sizeBytes} bytes.`,
-        );
-      }),
+  exchanged(pairs: readonly Pair[]): () => void {
+    expectPairs('exchanged', pairs);
+    return this.#compiled(this.calls, [...pairs, ...pairs.map(([a, b]): Pair => [b, a])]);
+  }
+
+  inPlace(pairs: readonly Pair[]): () => void {
+    expectPairs('inPlace', pairs);
+    const shared = pairs.filter((pair) => this.#mayShare(pair));
+    const copied = pairs.filter((pair) => !shared.includes(pair));
+    const copies = copied.map(([x, y]) => copyOf(at(y), at(x), x.sizeBytes / 4));
+    return this.#compiled(
+      [...this.calls, ...copies],
+      shared.map(([a, b]): Pair => [b, a]),
     );
+  }
+
+  /** Whether `b` is only written where `a` is read, by a kernel that can do so in place. */
+  #mayShare([a, b]: Pair): boolean {
+    const uses = ({ args }: Call, storage: Storage) =>
+      Object.values(args).filter((value) => isBuffer(value) && value.storage === storage).length;
+    const readers = this.calls.filter((call) => uses(call, a) > 0);
+    const call = readers[0]!;
+    const names = readers.length === 1 ? IN_PLACE[call.kernel] : null;
+    if (!names || call !== this.calls.find((other) => uses(other, b) > 0)) return false;
+    const [enters, leaves] = names.map((name) => call.args[name] as BufferRef | null);
+    const isThis = enters?.storage === a && leaves?.storage === b && enters.offset === leaves.offset;
+    return isThis && uses(call, a) === 1 && uses(call, b) === 1;
+  }
+
+  /** The calls with other buffers in the place of some. */
+  #compiled(calls: readonly Call[], instead: readonly Pair[]): () => void {
+    const places = new Map(instead);
     const place = (value: CallArgs[string]) =>
-      value !== null && typeof value === 'object'
-        ? { ...value, storage: other.get(value.storage) ?? value.storage }
-        : value;
-    const calls = this.calls.map(({ kernel, args }) => ({
-      kernel,
-      args: Object.fromEntries(Object.entries(args).map(([name, value]) => [name, place(value!)])),
-    }));
-    const run = this.#recorder.host.compile(calls);
+      isBuffer(value) ? { ...value, storage: places.get(value.storage) ?? value.storage } : value;
+    const run = this.#recorder.host.compile(
+      calls.map(({ kernel, args }) => ({
+        kernel,
+        args: Object.fromEntries(Object.entries(args).map(([name, value]) => [name, place(value)])),
+      })),
+    );
     return () => this.#checked(run)();
   }
 
   #checked(run: () => void): () => void {
     if (this.isCurrent) return run;
     throw new StateError(
-      'replay: expected the buffers that were recorded, got some that were freed or overwritten since. Record again.',
+      'replay: expected the buffers that were recorded, got some that were freed or overwritten. Record again.',
     );
   }
 
@@ -254,10 +306,9 @@ export class Recorder {
         `write: expected f32 or i32 where a recording writes too, got ${dtype}. Upload it before the recording.`,
       );
     }
-    const own = { storage: this.#adopt(this.host.alloc(4 * data.length)), offset: 0 };
+    const own = at(this.#adopt(this.host.alloc(4 * data.length)));
     backend.write(own, dtype, data as TypedArray);
-    const ones = { d0: 1, d1: 1, d2: 1, d3: 1, d4: 1, s0: 0, s1: 0, s2: 0, s3: 0, s4: 0 };
-    kernelOf(backend, 'copy')({ x: own, y: target, ...ones, d5: data.length, s5: 1 });
+    kernelOf(backend, 'copy')(copyOf(own, target, data.length).args as KernelArgs<'copy'>);
     backend.free(own.storage);
     return true;
   }

@@ -9,6 +9,7 @@ import type { State } from '../models/state.ts';
 import type { TokenLogprob } from './logprobs.ts';
 import { Held, indicesOf, readPrompts, splitRows } from './prefill.ts';
 import { type RowToken, Sequence } from './sequence.ts';
+import { Stepper } from './stepper.ts';
 import { checkPrompts, resolveTokenOptions, type TokenOptions } from './token-options.ts';
 
 export type { FinishReason, RowToken } from './sequence.ts';
@@ -46,12 +47,18 @@ export async function* generateTokens(
   );
 
   const held = new Held(options.state ? options.state.detach() : model.initialState(prompts.length));
+  const stepper = new Stepper(model);
   let isOurs = true;
   const ended = new Set<number>();
   const step = (rows: readonly RowToken[], promptLogprobs: TokenStep['promptLogprobs'] = null): TokenStep => {
     isOurs = rows.some(({ finishReason }) => finishReason === null);
     ended.clear();
-    return { rows, state: held.state, promptLogprobs, end: (index) => void ended.add(index) };
+    return {
+      rows,
+      state: isOurs ? held.state : held.own(),
+      promptLogprobs,
+      end: (index) => void ended.add(index),
+    };
   };
   try {
     const read = await readPrompts(model, ids, held, settings, signal);
@@ -71,25 +78,26 @@ export async function* generateTokens(
       rows = active.map((sequence, i) =>
         signal?.aborted ? sequence.entry('abort') : sequence.next(logits[i]!),
       );
-      next = await feed(model, rows, held);
+      next = await feed(stepper, rows, held);
       yield step(rows);
     }
   } finally {
-    if (isOurs) held.state.dispose();
+    if (isOurs) held.dispose();
+    stepper.dispose();
   }
 }
 
 /** Feeds the sequences that got a token; the logits after it, by position in `rows`. */
-async function feed(model: LanguageModel, rows: readonly RowToken[], held: Held): Promise<Float32Array[]> {
+async function feed(stepper: Stepper, rows: readonly RowToken[], held: Held): Promise<Float32Array[]> {
   const fed = indicesOf(rows, ({ token }) => token !== null);
   if (fed.length === 0) return [];
   const ids = fed.map((i) => rows[i]!.token!);
-  const { logits } = held.advance(fed, (state) => model.step(ids, state));
+  const { logits, isLent } = held.advance(fed, (state) => stepper.step(ids, state));
   const result: Float32Array[] = [];
   if (rows.some(({ finishReason }) => finishReason === null)) {
     const host = splitRows(await logits.floats(), fed.length);
     for (const [at, i] of fed.entries()) result[i] = host[at]!;
   }
-  logits.dispose();
+  if (!isLent) logits.dispose();
   return result;
 }

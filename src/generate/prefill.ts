@@ -13,32 +13,46 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { type TokenLogprob, tokenLogprob } from './logprobs.ts';
 import type { TokenSettings } from './token-options.ts';
 
-/** The state in use; replacing it frees the one before. */
+/** The state in use; replacing it frees the one before, unless that was lent. */
 export class Held {
   state: State;
+  #isLent = false;
 
   constructor(state: State) {
     this.state = state;
   }
 
-  replace(next: State): void {
-    if (next === this.state) return;
-    this.state.dispose();
+  replace(next: State, isLent = false): void {
+    if (next !== this.state && !this.#isLent) this.state.dispose();
     this.state = next;
+    this.#isLent = isLent;
+  }
+
+  /** A state that does not end with its lender. */
+  own(): State {
+    if (this.#isLent) this.replace(this.state.detach());
+    return this.state;
+  }
+
+  dispose(): void {
+    if (!this.#isLent) this.state.dispose();
   }
 
   /** Runs the model on some rows, puts their new state in place, and gives what else came out. */
-  advance<T extends { state: State }>(rows: readonly number[], run: (state: State) => T): T {
+  advance<T extends { state: State; isLent?: boolean }>(
+    rows: readonly number[],
+    run: (state: State) => T,
+  ): T {
     if (rows.length === this.state.batch && rows.every((row, i) => row === i)) {
       const out = run(this.state);
-      this.replace(out.state);
+      this.replace(out.state, out.isLent);
       return out;
     }
     const before = this.state.rows(rows);
     try {
       const out = run(before);
       this.replace(this.state.withRows(rows, out.state));
-      out.state.dispose();
+      if (!out.isLent) out.state.dispose();
       return out;
     } finally {
       before.dispose();

@@ -64,6 +64,7 @@ export function addLora(root: Module, config: LoraConfig, init: Init): void {
     const here: Init = { ...init, device: linear.weight.device };
     linear.lora = new Lora(here, inputs, outputs, { rank, scale: alpha / rank });
     linear.weight.requiresGrad = false;
+    linear.weight.touch();
     if (linear.bias) linear.bias.requiresGrad = false;
   }
 }

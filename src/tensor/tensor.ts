@@ -3,8 +3,15 @@
  * primitives.ts and ops/. Memory is reference counted: handles (Tensor) and the graph share a Block, and the last one
  * to let go returns the buffer to the device's pool. `scope` (scope.ts) disposes handles in bulk.
  */
-import { type Backend, type BufferRef, currentDevice, type Storage } from '../backend/backend.ts';
-import { type DType, type HostArray, LAYOUTS, storageBytes, type TypedArray } from '../base/dtype.ts';
+import { type Backend, type BufferRef, currentDevice, kernelOf, type Storage } from '../backend/backend.ts';
+import {
+  type DType,
+  type HostArray,
+  hostArray,
+  LAYOUTS,
+  storageBytes,
+  type TypedArray,
+} from '../base/dtype.ts';
 import { DTypeError, ShapeError, StateError } from '../base/errors.ts';
 import type { Rng } from '../base/rng.ts';
 import { type Shape, showShape, sizeOf } from '../base/shape.ts';
@@ -39,6 +46,18 @@ export class Block {
 
   release(): void {
     if (--this.#refs === 0 && this.#storage) this.backend.free(this.#storage);
+  }
+
+  /** Another block with this buffer, for one owner; this one, for all who hold it, goes on with a copy. */
+  separate(): Block {
+    const other = new Block(this.backend, this.#sizeBytes, true);
+    other.#storage = this.storage;
+    this.#storage = this.backend.alloc(this.#sizeBytes);
+    const [x, y] = [other, this].map(({ storage }) => ({ storage: storage!, offset: 0 }));
+    const ones = { d0: 1, d1: 1, d2: 1, d3: 1, d4: 1, s0: 0, s1: 0, s2: 0, s3: 0, s4: 0 };
+    const d5 = Math.ceil(this.#sizeBytes / 4);
+    kernelOf(this.backend, 'copy')({ x: x!, y: y!, ...ones, d5, s5: 1 });
+    return other;
   }
 }
 
@@ -234,6 +253,11 @@ export class Tensor implements BufferRef {
     }
     if (count > 0) this.device.write(this, this.dtype, data);
     if (this.host) this.host = Int32Array.from(data);
+  }
+
+  /** Tells recordings that what they read here is used in another way from now on, so that they end. */
+  touch(): void {
+    this.device.write(this, this.dtype, hostArray(this.dtype, 0));
   }
 
   /** Overwrites elements from `at` on (row-major; whole blocks for q8 and q4). */

@@ -159,6 +159,35 @@ describe.each(devices)('Backend.record on $label', ({ backend }) => {
     device.free(large);
   });
 
+  it('works in place where kernels can, and copies elsewhere', async () => {
+    const flags = { b: 1, l: 1, e: COUNT, k: 1, silu: 0 };
+    const sequence = { bias: null, sequenceIds: null, lengths: null };
+    const [x, weight, window, total] = [upload(1, 2), upload(1, 1, 1, 1, 1), upload(), upload(10)];
+    const { result, recording } = device.record(
+      [x, window, total].map(({ storage }) => storage),
+      () => {
+        const [y, windowOut, next] = [make(), make(), make()];
+        kernelOf(device, 'causalConv')({ x, weight, window, y, windowOut, ...sequence, ...flags });
+        kernelOf(device, 'affine')({ x: total, y: next, scale: 1, shift: 0, count: COUNT });
+        add(windowOut, next);
+        return { y, windowOut, next };
+      },
+    );
+    const { y, windowOut, next } = result;
+    const run = recording.inPlace([
+      [window.storage, windowOut.storage],
+      [total.storage, next.storage],
+    ]);
+    for (let step = 1; step <= 3; step++) {
+      device.write(x, 'f32', floats(step, 5));
+      run();
+      expect(await read(window)).toEqual([step, 5, 0, 0, 0]);
+      expect((await read(total)).slice(0, 2)).toEqual([10 + (step * (step + 1)) / 2, 5 * step]);
+    }
+    recording.dispose();
+    free(x, weight, window, total, y, windowOut, next);
+  });
+
   it.each<[string, (weight: BufferRef) => void]>([
     ['a kernel', (weight) => add(weight, weight)],
     ['the host', (weight) => device.write(weight, 'f32', floats(9))],
