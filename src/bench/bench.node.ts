@@ -3,6 +3,7 @@
  * that are measured in the same rounds. `mamba-ts bench` prints what this returns.
  */
 import type { LanguageModel } from '../models/language-model.ts';
+import type { Precision } from '../tensor/precision.ts';
 import { type Limits, leastSeconds, limitsOf, type ProductKind } from './limits.ts';
 import { type Machine, peakBytes, watchMachine } from './machine.node.ts';
 import { type BenchOptions, type BenchSettings, resolveBench } from './options.ts';
@@ -42,7 +43,13 @@ export interface BenchResult {
   machine: Machine;
   /** Instruction set and threads. */
   device: string;
-  model: { model_type: string; d_model: number; n_layer: number; vocab_size: number } & Work;
+  model: {
+    model_type: string;
+    d_model: number;
+    n_layer: number;
+    vocab_size: number;
+    precision: Precision;
+  } & Work;
   settings: BenchSettings;
   /** Null where decoding or training was left out. */
   prefill: RegimeResult;
@@ -67,7 +74,7 @@ export function benchRounds(model: LanguageModel, options: BenchOptions = {}): (
   const tasks = tasksOf(work, settings);
   const step = settings.train ? trainer(model, settings) : null;
   return async () => {
-    const limits = limitsOf(model.device, productKindOf(work), work.weightBytes);
+    const limits = limitsOf(model.device, productKindOf(work, model.precision), work.weightBytes);
     const measured = (regime: Regime, tokens: number, seconds: number): Measured => {
       const least = limits && leastSeconds(tasks[regime], limits);
       return {
@@ -111,7 +118,7 @@ export async function benchModel(model: LanguageModel, options: BenchOptions = {
   return {
     machine: finish(),
     device: device.description,
-    model: { model_type, d_model, n_layer, vocab_size, ...work },
+    model: { model_type, d_model, n_layer, vocab_size, precision: model.precision, ...work },
     settings,
     prefill: prefill!,
     decode: decode!,
@@ -121,7 +128,7 @@ export async function benchModel(model: LanguageModel, options: BenchOptions = {
           read: spreadOf(limits.map(({ read }) => read)),
           float: spreadOf(limits.map(({ float }) => float)),
           product: spreadOf(limits.map(({ product }) => product)),
-          productKind: productKindOf(work),
+          productKind: productKindOf(work, model.precision),
         }
       : null,
     peakBytes: peakBytes(),
@@ -141,7 +148,9 @@ function overRounds(rounds: readonly Measured[]): RegimeResult | null {
   };
 }
 
-/** Weights of 8 and 4 bits meet activations of 16 bits as integers; all others are widened to float32. */
-function productKindOf({ weights }: Work): ProductKind {
-  return weights === 'q8' || weights === 'q4' ? 'int16' : 'f32';
+/** Where the precision says nothing, weights of 8 and 4 bits meet activations of 16 bits as integers; others are widened to float32. */
+function productKindOf({ weights }: Work, precision: Precision): ProductKind {
+  const isInteger = weights === 'q8' || weights === 'q4';
+  if (isInteger) return precision === 'int8' ? 'int8' : 'int16';
+  return precision === 'bf16' ? 'bf16' : 'f32';
 }

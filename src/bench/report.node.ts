@@ -26,7 +26,7 @@ export function benchText(name: string, result: BenchResult): string {
   ];
   const lines = [
     `${name}: ${model.model_type}, d_model ${model.d_model}, ${model.n_layer} layers, vocabulary ${model.vocab_size}`,
-    `${count(model.parameters)} parameters, matrices in ${model.weights}; a token reads ${bytes(model.weightBytes)}`,
+    `${count(model.parameters)} parameters, matrices in ${model.weights}, precision ${model.precision}; a token reads ${bytes(model.weightBytes)}`,
     `${machine.cpu}, ${machine.processors} processors; ${result.device}; mamba-ts ${machine.version}, Node ${machine.node}`,
     `load average ${machine.load.toFixed(2)} before${others(machine.takenByOthers)}; median (least..most) of ${rounds} rounds`,
     '',

@@ -43,17 +43,16 @@ export function addFetchOptions(command: Command): Command {
     );
 }
 
-export const WEIGHTS: readonly NonNullable<LoadModelOptions['weights']>[] = [
-  'f32',
-  'bf16',
-  'f16',
-  'q8',
-  'q4',
-];
+const WEIGHTS: readonly NonNullable<LoadModelOptions['weights']>[] = ['f32', 'bf16', 'f16', 'q8', 'q4'];
 
 /** A model that is run: --model, --weights and --precision. Pass `modelOptions(options, out)` to loadModel. */
 export function addModelOption(command: Command): Command {
-  return addSourceOption(command)
+  return addComputeOptions(addSourceOption(command));
+}
+
+/** How a model is kept and computed: --weights and --precision. */
+export function addComputeOptions(command: Command): Command {
+  return command
     .addOption(
       new Option(
         '--weights <type>',

@@ -26,13 +26,23 @@ describe('bench', () => {
     const model = new LanguageModel({ vocab_size: 64, d_model: 32, n_layer: 1, d_state: 4 }, { seed: 5 });
     await saveModel(model, join(folder, 'model'));
     model.dispose();
-    const argv = ['bench', '--model', join(folder, 'model'), '--weights', 'q8', ...SHORT, '--json'];
+    const argv = [
+      'bench',
+      '--model',
+      join(folder, 'model'),
+      '--weights',
+      'q8',
+      '--precision',
+      'int8',
+      ...SHORT,
+      '--json',
+    ];
     const { code, stdout, stderr } = await cli(argv);
     expect(code, stderr).toBe(0);
     const result = JSON.parse(stdout);
     expect(result).toMatchObject({
       name: join(folder, 'model'),
-      model: { weights: 'q8', n_layer: 1 },
+      model: { weights: 'q8', precision: 'int8', n_layer: 1 },
       train: null,
     });
     expect(result.decode.tokensPerSecond.median).toBeGreaterThan(0);
@@ -54,6 +64,7 @@ describe('bench', () => {
       [...TINY, '--train', '--weights', 'q8'],
       '--train needs --weights f32, got q8',
     ],
+    ['a precision that is none', [...TINY, '--precision', 'q8'], 'Allowed choices are f32, bf16, int8'],
     ['a type that is none', [...TINY, '--weights', 'q5'], 'Allowed choices are f32, bf16, f16, q8, q4'],
     ['an empty prompt', [...TINY, '--prompt', '0'], 'expected an integer of at least 1'],
   ])('%s: exit code 2 and what to do', async (_, argv, message) => {

@@ -1,11 +1,10 @@
 /** `mamba-ts bench`: how fast a model reads, writes and trains here, beside what the machine allows. */
 import { availableParallelism } from 'node:os';
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import {
   type BenchOptions,
   benchModel,
   benchText,
-  type DeviceName,
   type LanguageModel,
   loadModel,
   openNative,
@@ -13,8 +12,15 @@ import {
   useDevice,
 } from '../../index.node.ts';
 import { PRESETS, type Preset } from '../../train/index.ts';
-import { type FetchOptions, fetching } from '../fetching.ts';
-import { addCommonOptions, addFetchOptions, integer, MODEL, WEIGHTS } from '../options.ts';
+import {
+  addCommonOptions,
+  addComputeOptions,
+  addFetchOptions,
+  integer,
+  MODEL,
+  type ModelOptions,
+  modelOptions,
+} from '../options.ts';
 import { type Output, outputOf } from '../output.ts';
 
 /** Of the official models; what --shape does not say. */
@@ -22,13 +28,11 @@ const VOCABULARY = 50277;
 const SHAPES = Object.keys(PRESETS) as Preset[];
 
 interface Options
-  extends FetchOptions,
+  extends ModelOptions,
     Pick<BenchOptions, 'batch' | 'prompt' | 'generate' | 'train' | 'rounds'> {
   model?: string;
   shape?: Preset;
   vocab?: number;
-  weights?: (typeof WEIGHTS)[number];
-  device?: DeviceName;
   threads?: number;
 }
 
@@ -38,15 +42,9 @@ export function register(program: Command): void {
     .description(
       'How fast a model is on this machine: tokens per second of prompts, of decoding and of training, and the share of the limits that are measured in the same run.',
     );
-  addFetchOptions(addCommonOptions(command).option('--model <model>', MODEL))
+  addComputeOptions(addFetchOptions(addCommonOptions(command).option('--model <model>', MODEL)))
     .option('--shape <name>', `random weights instead of a model: ${SHAPES.join(', ')}`, shape)
     .option('--vocab <n>', `vocabulary of --shape (${VOCABULARY})`, integer(1))
-    .addOption(
-      new Option(
-        '--weights <type>',
-        'how matrices are kept in memory (default: as the file has them, else f32)',
-      ).choices(WEIGHTS),
-    )
     .option('--threads <n>', `threads of the native device (${availableParallelism()})`, integer(1, 1024))
     .option('--batch <n>', 'rows that are read, continued and trained on together', integer(1), 1)
     .option('--prompt <n>', 'tokens of a prompt, and of a row in training', integer(1), 512)
@@ -83,12 +81,14 @@ async function run(options: Options, command: Command): Promise<void> {
   }
 }
 
-function open(
-  { model, shape, vocab = VOCABULARY, weights, ...options }: Options,
+async function open(
+  { model: path, shape, vocab = VOCABULARY, ...options }: Options,
   out: Output,
 ): Promise<LanguageModel> {
-  if (shape !== undefined) return randomModel({ ...PRESETS[shape], vocab_size: vocab }, { weights });
-  return loadModel(model!, { weights, ...fetching(out, options) });
+  if (shape === undefined) return loadModel(path!, modelOptions(options, out));
+  const model = await randomModel({ ...PRESETS[shape], vocab_size: vocab }, { weights: options.weights });
+  model.precision = options.precision ?? 'f32';
+  return model;
 }
 
 function shape(text: string): Preset {
