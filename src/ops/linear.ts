@@ -1,7 +1,7 @@
 /**
  * Affine maps with the weight stored as checkpoints have it, (out, in): y = x W^T + bias.
- * splitLinear computes several row blocks of one weight as separate contiguous results, so that
- * `[x, z] = in_proj(u)` needs no copy forward or backward. The weight may be narrow (bf16, f16, q8, q4) and is widened as it
+ * splitLinear gives several row blocks of one weight as separate contiguous results: `[x, z] = in_proj(u)` needs no copy forward
+ * or backward, and `[dt, B, C] = x_proj(x)` only that of its few columns. The weight may be narrow (bf16, f16, q8, q4) and is widened as it
  * is read; gradients then flow to x and bias only. Under withPrecision('bf16') the products round their operands, the two of the
  * backward pass as well; the bias and its gradient stay float32.
  */
@@ -46,18 +46,32 @@ export function splitLinear(
   const precision = precisionWith(weight.dtype);
   const lead = x.shape.slice(0, -1);
   const rows = sizeOf(lead);
-  const starts = startsOf(sizes);
-  const part = (t: Tensor, i: number) => raw.slice(t, 0, starts[i]!, starts[i]! + sizes[i]!);
+  // Parts much narrower than x are computed together, and then moved apart: x is read once, and the product is a better one.
+  const isJoint = sizes.length > 1 && n < k;
+  const blocks = isJoint ? [n] : sizes;
+  const starts = startsOf(blocks);
+  const part = (t: Tensor, i: number) => raw.slice(t, 0, starts[i]!, starts[i]! + blocks[i]!);
   const flat = x.alias([rows, k]);
-  const outputs = sizes.map((size, i) => {
+  const products = blocks.map((size, i) => {
     const b = bias && part(bias, i);
-    const y = isNarrow(weight.dtype)
+    return isNarrow(weight.dtype)
       ? raw.linearNarrow(flat, weight, starts[i]!, size, b)
       : raw.matmul(flat, part(weight, i), { transB: true, bias: b, precision });
-    return y.alias([...lead, size]);
   });
+  const outputs = (isJoint ? columnsOf(products[0]!, sizes) : products).map((y, i) =>
+    y.alias([...lead, sizes[i]!]),
+  );
   record('linear', [x, weight, bias], outputs, { flat, weight }, (douts, saved, needs, sums) => {
-    const dy = douts.map((d, i) => d?.alias([rows, sizes[i]!]) ?? null);
+    const each = douts.map((d, i) => d?.alias([rows, sizes[i]!]) ?? null);
+    const zeros = (i: number) => raw.full([rows, sizes[i]!], 0, device);
+    const dy = isJoint
+      ? [
+          raw.concat(
+            each.map((d, i) => d ?? zeros(i)),
+            1,
+          ),
+        ]
+      : each;
     const into = (c: Tensor, offset: number, accumulate: boolean) => ({ c, offset, accumulate });
     const wide = needs[0] ? raw.cast(saved.weight, 'f32') : saved.weight;
     let dx = sums[0] ?? null;
@@ -86,6 +100,13 @@ function precisionWith(dtype: DType): Precision {
   const precision = currentPrecision();
   const isBlocked = dtype === 'q8' || dtype === 'q4';
   return precision === (isBlocked ? 'int8' : 'bf16') ? precision : 'f32';
+}
+
+/** The columns of y (rows, n) in parts of the given sizes, each contiguous; of a single row they are views. */
+function columnsOf(y: Tensor, sizes: readonly number[]): Tensor[] {
+  const starts = startsOf(sizes);
+  if (y.shape[0] === 1) return sizes.map((size, i) => y.alias([1, size], y.offset + starts[i]!));
+  return sizes.map((size, i) => raw.slice(y, 1, starts[i]!, starts[i]! + size));
 }
 
 function startsOf(sizes: readonly number[]): number[] {
