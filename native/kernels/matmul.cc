@@ -22,16 +22,18 @@ constexpr int MM_ROWS = 8, MM_VECTORS = 3;   // 24 of 32
 constexpr int MM_ROWS = 4, MM_VECTORS = 2;   // 8 of 16: without FMA each product needs a register too
 #endif
 constexpr int MM_WIDTH = MM_VECTORS * W;
-// A sliver of a (6 KiB with AVX-512) and one of b (16 KiB) share the first cache.
-constexpr int64_t MM_KC = 128;
+// Depth of a block: a sliver of a (24 KiB with AVX-512) stays in the first cache, the panels of b (1 MiB at most) stream from the
+// second, and what is added to c is read and written once per block.
+#if defined(__AVX512F__)
+constexpr int64_t MM_KC = 512;
+#else
+constexpr int64_t MM_KC = 256;
+#endif
 constexpr int64_t MM_NC = 512;
 constexpr int64_t MM_MC = 40 * MM_ROWS;
 // Floats from one packed sliver of a, or panel of b, to the next; the odd cache line keeps them out of each other's sets.
 constexpr int64_t MM_SLIVER = MM_ROWS * MM_KC + 16;
 constexpr int64_t MM_PANEL = MM_WIDTH * MM_KC + 16;
-
-// Rows ahead that packing prefetches: short pieces at long strides are invisible to the hardware's prefetchers.
-constexpr int64_t MM_AHEAD = 8;
 
 struct MatmulShape {
   int64_t m, n, k;
@@ -46,11 +48,12 @@ struct MatmulStore {
   const float* bias;  // nullptr, or the bias of the first column of the micro-tile
 };
 
-// c[R][columns] = sum over p of a[., p] b[p, .]. `a` is a packed sliver: [R][MM_KC], or [k][R] when A_BY_K; `b` is [k][V * W].
+// c[R][columns] = sum over p of a[., p] b[p, .]. `a` is a packed sliver: [R][MM_KC], or [k][MM_ROWS] when A_BY_K; `b` is [k][V * W].
 // The last of the V vectors has `tail` columns in c.
 template <int R, int V, bool A_BY_K>
 static void matmul_micro(int64_t k, const float* a, const float* b, float* c, int64_t ldc, int tail, MatmulStore store) {
   vf acc[R][V];
+  MM_UNROLL for (int r = 0; r < R; r++) MM_UNROLL for (int v = 0; v < V; v++) prefetch_write(c + r * ldc + v * W);
   MM_UNROLL for (int r = 0; r < R; r++) MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vset1(0.0f);
   for (int64_t p = 0; p < k; p++) {
     vf bp[V];
@@ -59,7 +62,7 @@ static void matmul_micro(int64_t k, const float* a, const float* b, float* c, in
       const vf ar = vset1(A_BY_K ? a[r] : a[r * MM_KC]);
       MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vfma(ar, bp[v], acc[r][v]);
     }
-    a += A_BY_K ? R : 1;
+    a += A_BY_K ? MM_ROWS : 1;
     b += V * W;
   }
   MM_UNROLL for (int r = 0; r < R; r++) {
@@ -98,95 +101,34 @@ struct MatmulCut {
   int size(int64_t i) const { return (int)(shortest + (i < longer)); }
 };
 
-// Packed operands rounded to bfloat16 where they lie; `count` floats, and what whole vectors take beyond.
-static void matmul_round(float* x, int64_t count) {
-  for (int64_t i = 0; i < count; i += W) vstore(x + i, vround_bf16(vload(x + i)));
-}
-
-// Rows i.. of a, columns p.. -> [rows][MM_KC].
-static void matmul_pack_a(const MatmulShape& s, const float* a, int64_t i, int rows, int64_t p, int64_t kc, float* to) {
-  for (int r = 0; r < rows; r++) memcpy(to + r * MM_KC, a + (i + r) * s.lda + p, kc * sizeof(float));
-}
-
-// The same for a stored (k, m), all slivers at once because its rows run across them: each -> [kc][rows], MM_SLIVER apart.
-static void matmul_pack_a_by_k(const MatmulShape& s, const float* a, const MatmulCut& slivers, int64_t p, int64_t kc,
-                               float* to) {
-  for (int64_t q = 0; q < kc; q++) {
-    int64_t i = slivers.begin;
-    const float* from = a + (p + q) * s.lda;
-    for (int64_t sliver = 0; sliver < slivers.parts; sliver++) {
-      const int rows = slivers.size(sliver);
-      float* row = to + sliver * MM_SLIVER + q * rows;
-      __builtin_prefetch(from + i + MM_AHEAD * s.lda);
-      for (int x = 0; x < rows; x += W) {
-        // Whole vectors wherever the row of a has them; what is written too much is overwritten by the next row.
-        const int64_t left = s.m - i - x;
-        vstore(row + x, left >= W ? vload(from + i + x) : vload_part(from + i + x, (int)left));
-      }
-      i += rows;
-    }
-  }
-}
-
-// 4 x 4 transposition: the same instructions on every set, and all the speed that packing needs.
-typedef float matmul_quad __attribute__((vector_size(16), aligned(4), may_alias));
-
-static inline void matmul_transpose4(const float* from, int64_t ld, float* to, int64_t to_ld) {
-  const matmul_quad a = *(const matmul_quad*)from, b = *(const matmul_quad*)(from + ld);
-  const matmul_quad c = *(const matmul_quad*)(from + 2 * ld), d = *(const matmul_quad*)(from + 3 * ld);
-  const matmul_quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const matmul_quad cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  *(matmul_quad*)to = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5);
-  *(matmul_quad*)(to + to_ld) = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
-  *(matmul_quad*)(to + 2 * to_ld) = __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5);
-  *(matmul_quad*)(to + 3 * to_ld) = __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7);
-}
-
-// Four rows at `from` (or fewer, with zeros below them), ld apart -> four columns of a panel of [kc][width].
-static void matmul_turn(const float* from, int64_t ld, int64_t rows, int64_t kc, float* to, int64_t width) {
-  int64_t q = 0;
-  if (rows == 4)
-    for (; q + 4 <= kc; q += 4) matmul_transpose4(from + q, ld, to + q * width, width);
-  for (; q < kc; q++)
-    for (int x = 0; x < 4; x++) to[q * width + x] = x < rows ? from[x * ld + q] : 0.0f;
-}
-
-// Rows p.. of op(b), columns [j0, j1) -> panels of [kc][width], MM_PANEL apart; width is MM_WIDTH, in the last panel what
-// covers the rest in whole vectors, filled up with zeros.
-static void matmul_pack_b(const MatmulShape& s, const char* b, int64_t j0, int64_t j1, int64_t p, int64_t kc, float* to) {
-  // Row by row across the panels: long pieces.
-  const float* from = (const float*)b + p * s.ldb;
-  for (int64_t q = 0; q < kc; q++, from += s.ldb) {
-    float* panel = to;
-    for (int64_t j = j0; j < j1; j += MM_WIDTH, panel += MM_PANEL) {
-      const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH, width = (columns + W - 1) / W * W;
-      for (int64_t x = 0; x < width; x += 16) __builtin_prefetch(from + j + x + MM_AHEAD * s.ldb);
-      for (int64_t x = 0; x < width; x += W) {
-        const int64_t left = columns - x;
-        vstore(panel + q * width + x, left >= W ? vload(from + j + x) : vload_part(from + j + x, (int)left));
-      }
-    }
-  }
-}
-
-// The same for b stored (n, k), panel by panel.
-static void matmul_pack_b_by_n(const MatmulShape& s, const char* b, int64_t j0, int64_t j1, int64_t p, int64_t kc,
-                               float* to) {
-  for (int64_t j = j0; j < j1; j += MM_WIDTH, to += MM_PANEL) {
-    const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH, width = (columns + W - 1) / W * W;
-    const float* from = (const float*)b + j * s.ldb + p;
-    for (int64_t x = 0; x < width; x += 4) matmul_turn(from + x * s.ldb, s.ldb, columns - x < 4 ? columns - x : 4, kc, to + x, width);
-  }
-}
-
+#include "matmul-pack.cc"
 #include "matvec.cc"
 
 // The right operand: where it is, and how it is read. The same code multiplies by weights of any storage (narrow.cc).
 struct MatmulRight {
   const char* data;
-  int64_t stride;  // bytes from one product of a batch to the next
+  int64_t stride;     // bytes from one product of a batch to the next
+  int64_t row_bytes;  // of a stored row
   void (*pack)(const MatmulShape& s, const char* b, int64_t j0, int64_t j1, int64_t p, int64_t kc, float* to);
   void (*rows)(const MatmulShape& s, const float* a, const char* b, float* c, const float* bias, int64_t j0, int64_t j1);
+};
+
+// Pieces of memory that will be packed next, asked for a few lines at a time while the micro-kernel runs: into the second cache,
+// because at strides of whole pages all of them share a few sets of the first.
+struct MatmulAhead {
+  static constexpr int64_t LINE = 64;
+  const char* at = nullptr;
+  int64_t rows = 0, bytes = 0, stride = 0;  // pieces, of so many bytes, so far apart
+
+  // The i-th of `parts` equal parts.
+  void ask(int64_t i, int64_t parts) const {
+    const int64_t lines = (bytes + LINE - 1) / LINE, total = rows * lines, end = total * (i + 1) / parts;
+    int64_t line = total * i / parts;
+    for (int64_t row = line / (lines ? lines : 1), x = line - row * lines; line < end; line++) {
+      __builtin_prefetch(at + row * stride + x * LINE, 0, 2);
+      if (++x == lines) x = 0, row++;
+    }
+  }
 };
 
 // One tile of c: rows [i0, i1), columns [j0, j1), at most MM_NC of them.
@@ -194,14 +136,25 @@ static void matmul_tile(const MatmulShape& s, const float* a, const MatmulRight&
                         int64_t i0, int64_t i1, int64_t j0, int64_t j1, char* scratch) {
   float* packed_a = (float*)scratch;
   float* packed_b = packed_a + MM_MC / MM_ROWS * MM_SLIVER;
+  const char* data = b.data + item * b.stride;
   const MatmulCut depth(0, s.k, s.k > 0 ? (s.k + MM_KC - 1) / MM_KC : 1);
+  const int64_t panels = (j1 - j0 + MM_WIDTH - 1) / MM_WIDTH;
   for (int64_t block = 0; block < depth.parts; block++) {
     const int64_t p = depth.start(block), kc = depth.size(block);
-    b.pack(s, b.data + item * b.stride, j0, j1, p, kc, packed_b);
-    if (s.bf16) matmul_round(packed_b, (j1 - j0 + MM_WIDTH - 1) / MM_WIDTH * MM_PANEL);
+    b.pack(s, data, j0, j1, p, kc, packed_b);
+    if (s.bf16) matmul_round(packed_b, panels * MM_PANEL);
+    MatmulAhead next_b;
+    if (block + 1 < depth.parts) {
+      const int64_t q = p + kc, count = depth.size(block + 1), row = b.row_bytes;
+      if (s.transB) next_b = {data + j0 * row + q * row / s.k, j1 - j0, count * row / s.k, row};
+      else next_b = {data + q * row + j0 * row / s.n, count, (j1 - j0) * row / s.n, row};
+    }
     for (int64_t begin = i0; begin < i1; begin += MM_MC) {
       const int64_t end = begin + MM_MC < i1 ? begin + MM_MC : i1;
       const MatmulCut slivers(begin, end, (end - begin + MM_ROWS - 1) / MM_ROWS);
+      MatmulAhead block_a;
+      if (s.transA && block + 1 < depth.parts)
+        block_a = {(const char*)(a + (p + kc) * s.lda + begin), depth.size(block + 1), (end - begin) * 4, s.lda * 4};
       if (s.transA) matmul_pack_a_by_k(s, a, slivers, p, kc, packed_a);
       if (s.transA && s.bf16) matmul_round(packed_a, slivers.parts * MM_SLIVER);
       for (int64_t sliver = 0; sliver < slivers.parts; sliver++) {
@@ -210,13 +163,17 @@ static void matmul_tile(const MatmulShape& s, const float* a, const MatmulRight&
         if (!s.transA) matmul_pack_a(s, a, i, rows, p, kc, packed_a);
         if (!s.transA && s.bf16) matmul_round(packed_a, rows * MM_KC);
         const float* own = s.transA ? packed_a + sliver * MM_SLIVER : packed_a;
-        const float* panel = packed_b;
-        for (int64_t j = j0; j < j1; j += MM_WIDTH, panel += MM_PANEL) {
-          const int64_t columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH;
+        MatmulAhead next_a;
+        if (!s.transA && i + rows < i1) next_a = {(const char*)(a + (i + rows) * s.lda + p), MM_ROWS, kc * 4, s.lda * 4};
+        if (s.transA) block_a.ask(sliver, slivers.parts);
+        next_b.ask(sliver, slivers.parts);
+        for (int64_t panel = 0; panel < panels; panel++) {
+          const int64_t j = j0 + panel * MM_WIDTH, columns = j1 - j < MM_WIDTH ? j1 - j : MM_WIDTH;
           const int vectors = (int)((columns + W - 1) / W);
           const MatmulStore store = {block > 0 || s.accumulate, block == 0 && bias ? bias + j : nullptr};
           const MatmulMicro micro = s.transA ? matmul_find<true>(rows, vectors) : matmul_find<false>(rows, vectors);
-          micro(kc, own, panel, c + i * s.n + j, s.n, (int)(columns - (vectors - 1) * W), store);
+          next_a.ask(panel, panels);
+          micro(kc, own, packed_b + panel * MM_PANEL, c + i * s.n + j, s.n, (int)(columns - (vectors - 1) * W), store);
         }
       }
     }
@@ -227,20 +184,34 @@ struct MatmulTiles {
   int64_t rows, columns;  // how many, along m and n
 };
 
-// Enough tiles for many threads where the work is worth it, but none so small that packing its operands shows.
+// A task is worth at least so many operations; so many tasks keep up to as many threads busy.
+constexpr double MM_TASK = 4e6;
+constexpr int64_t MM_TASKS = 8;
+// Cycles that packing an element takes, where the micro-kernel multiplies W.
+constexpr double MM_PACKING = 1.2;
+
+// The tiles with the least work for the busiest of MM_TASKS threads. Every tile packs its own pieces of both operands: a is
+// packed once for each column of tiles, b once for each row of them.
 static MatmulTiles matmul_tiles(const MatmulShape& s, int64_t batch) {
-  const double wanted = 2.0 * s.m * s.n * s.k * batch / 4e6;
-  const int64_t tasks = wanted > 32 ? 32 : (int64_t)wanted;
-  const int64_t least_height = s.transB ? 256 : 96, least_width = s.m < 64 ? 64 : 128;
-  MatmulTiles tiles = {1, (s.n + MM_NC - 1) / MM_NC};
-  while (tiles.rows * tiles.columns * batch < tasks) {
-    const int64_t height = s.m / tiles.rows, width = s.n / tiles.columns;
-    const bool tall = height >= 2 * least_height, wide = width >= 2 * least_width;
-    if (tall && (height >= width / 2 || !wide)) tiles.rows *= 2;
-    else if (wide) tiles.columns *= 2;
-    else break;
+  const double most = 2.0 * s.m * s.n * s.k * batch / MM_TASK;
+  const int64_t tasks = most < 1 ? 1 : most < MM_TASKS ? (int64_t)most : MM_TASKS, wanted = (tasks + batch - 1) / batch;
+  const int64_t slivers = (s.m + MM_ROWS - 1) / MM_ROWS, panels = (s.n + MM_WIDTH - 1) / MM_WIDTH;
+  const int64_t narrowest = (s.n + MM_NC - 1) / MM_NC;
+  MatmulTiles best = {1, narrowest};
+  double least = 0;
+  for (int64_t rows = 1; rows <= 4 * wanted && rows <= slivers; rows++) {
+    const int64_t enough = (wanted + rows - 1) / rows, from = enough > narrowest ? enough : narrowest;
+    for (int64_t columns = from; columns <= panels && columns < 2 * from; columns++) {
+      const int64_t all = rows * columns * batch, turns = (all + tasks - 1) / tasks;
+      const double height = (double)((slivers + rows - 1) / rows * MM_ROWS);
+      const double width = (double)((panels + columns - 1) / columns * MM_WIDTH);
+      const double work = turns * (height * width / W + MM_PACKING * (height + width));
+      if (least > 0 && work >= least) continue;
+      best = {rows, columns};
+      least = work;
+    }
   }
-  return tiles;
+  return best;
 }
 
 // `batch` products; strides of a and c in elements.
@@ -256,14 +227,19 @@ static void matmul_run(const Ctx& ctx, const MatmulShape& s, int64_t batch, cons
   }
   const MatmulTiles tiles = matmul_tiles(s, batch);
   ctx.parallel(batch * tiles.rows * tiles.columns, [&](int64_t task, char* scratch) {
-    const int64_t column = task % tiles.columns, row = task / tiles.columns % tiles.rows;
+    // Neighbours in a row of c are not computed at the same time: prefetchers would take lines from each other's core.
+    const int64_t row = task % tiles.rows, place = task / tiles.rows % tiles.columns;
+    const int64_t column = place % 2 * ((tiles.columns + 1) / 2) + place / 2;
     const int64_t item = task / (tiles.columns * tiles.rows);
     // Column tiles start at whole micro-tiles, row tiles anywhere.
     const int64_t micro = (s.n + MM_WIDTH - 1) / MM_WIDTH;
     const int64_t j0 = micro * column / tiles.columns * MM_WIDTH;
     int64_t j1 = micro * (column + 1) / tiles.columns * MM_WIDTH;
     if (j1 > s.n) j1 = s.n;
-    const int64_t i0 = s.m * row / tiles.rows, i1 = s.m * (row + 1) / tiles.rows;
+    const int64_t slivers = (s.m + MM_ROWS - 1) / MM_ROWS;
+    const int64_t i0 = slivers * row / tiles.rows * MM_ROWS;
+    int64_t i1 = slivers * (row + 1) / tiles.rows * MM_ROWS;
+    if (i1 > s.m) i1 = s.m;
     matmul_tile(s, a + item * stride_a, b, item, c + item * stride_c, bias, i0, i1, j0, j1, scratch);
   });
 }
@@ -277,7 +253,7 @@ static void matmul_kernel(const Args& args, const Ctx& ctx) {
   s.lda = s.transA ? s.m : s.k;
   s.ldb = s.transB ? s.k : s.n;
   s.bf16 = args.n(14) == 1;
-  const MatmulRight b = {(const char*)args.f(1), stride_b, s.transB ? matmul_pack_b_by_n : matmul_pack_b,
+  const MatmulRight b = {(const char*)args.f(1), stride_b, s.ldb * (int64_t)sizeof(float), s.transB ? matmul_pack_b_by_n : matmul_pack_b,
                          s.bf16 ? matvec_rows<RoundedToBf16<WeightsF32>, true> : matvec_rows<WeightsF32>};
   matmul_run(ctx, s, batch, a, args.n(10), b, args.f(2), args.n(12), bias);
 }

@@ -86,7 +86,7 @@ static void linearNarrow_kernel(const Args& args, const Ctx& ctx) {
   const int64_t row = args.n(8);
   narrow_with(args.n(7), [&](auto format) {
     using F = decltype(format);
-    const MatmulRight b = {w + row * weight_bytes<F>(s.k), 0, narrow_pack<F>, matvec_rows<F>};
+    const MatmulRight b = {w + row * weight_bytes<F>(s.k), 0, weight_bytes<F>(s.k), narrow_pack<F>, matvec_rows<F>};
     matmul_run(ctx, s, 1, a, 0, b, c, 0, bias);
   });
 }
