@@ -72,7 +72,8 @@ static inline void matmul_transpose16(V (&x)[16]) {
   MM_UNROLL for (int i = 0; i < 16; i += 4) {
     MM_UNROLL for (int h = 0; h < 2; h++) {
       x[i + 2 * h] = __builtin_shufflevector(y[i + h], y[i + 2 + h], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-      x[i + 2 * h + 1] = __builtin_shufflevector(y[i + h], y[i + 2 + h], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+      x[i + 2 * h + 1] =
+          __builtin_shufflevector(y[i + h], y[i + 2 + h], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
     }
   }
   MM_UNROLL for (int i = 0; i < 4; i++) {
