@@ -2,9 +2,10 @@
  * mamba.ts beside other programs, in alternating rounds (bench/peers/):
  *   npm run bench peers -- [--only decode,prefill,...] [--peer-llama FOLDER] [--python PATH] [--models FOLDER] [--threads N] [--rounds N]
  *                          [--match REGEX] [--write]
- * Sections: decode, prefill, batch (llama.cpp; see peers/_llama.mjs for FOLDER), train (a Python with torch, mambapy, transformers),
- * scaling, kernels (ours alone). Without their peer the first four are left out. --models keeps the GGUF files (default: a folder of the
- * system for temporary files). --match measures a part of a section. --write replaces the section in bench/results.md.
+ * Sections: decode, prefill, batch (llama.cpp; see peers/_llama.mjs for FOLDER), train and train-slow (a Python with torch, mambapy and
+ * transformers; train-slow only when named), scaling, kernels (ours alone). Without their peer sections are left out. --models keeps
+ * the GGUF files (default: a folder of the system for temporary files). --match measures a part of a section. --write replaces the
+ * section in bench/results.md.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -17,7 +18,7 @@ import { batch, decode, prefill } from './peers/_inference.mjs';
 import { startLlama, startOurs, startTorch } from './peers/_process.mjs';
 import { printSection, ratios, writeSection } from './peers/_results.mjs';
 import { scaling } from './peers/_scaling.mjs';
-import { train } from './peers/_training.mjs';
+import { train, trainSlow } from './peers/_training.mjs';
 
 /** What each section measures, beside whom. */
 const SECTIONS = {
@@ -25,6 +26,7 @@ const SECTIONS = {
   prefill: { title: 'Prompts', needs: 'llama', measure: prefill },
   batch: { title: 'Decoding, several sequences', needs: 'llama', measure: batch },
   train: { title: 'Training steps, float32', needs: 'python', measure: train },
+  'train-slow': { title: 'Training steps, peers that take minutes', needs: 'python', measure: trainSlow },
   scaling: { title: 'Two threads beside one', needs: null, measure: scaling },
   kernels: { title: 'Kernels', needs: null, programs: ['scan', 'products'] },
 };
@@ -38,7 +40,7 @@ function usage(message) {
 function readOptions() {
   const { values } = parseArgs({
     options: {
-      only: { type: 'string', default: NAMES.join(',') },
+      only: { type: 'string', default: NAMES.filter((name) => name !== 'train-slow').join(',') },
       'peer-llama': { type: 'string' },
       python: { type: 'string' },
       models: { type: 'string', default: join(tmpdir(), 'mamba-ts-bench') },

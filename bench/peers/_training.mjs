@@ -5,33 +5,30 @@ import { startOurs, startTorch } from './_process.mjs';
 
 const SMALL = { d_model: 256, n_layer: 4, vocab: 256 };
 const LARGE = { d_model: 768, n_layer: 24, vocab: 50280 };
-const MAMBAS = ['mambapy', 'transformers'];
-/** A step of a loop over tokens can take minutes. */
-const LIMIT_SECONDS = 90;
-
-const small = 'd_model 256, 4 layers, 8 x 512';
-const large = 'mamba-130m, 1 x 512';
 /** Blocks of a Transformer that have the parameters of four layers of Mamba. */
-const gpt = { ...SMALL, n_layer: 2 };
+const GPT = { ...SMALL, n_layer: 2 };
+
+const small = { label: 'd_model 256, 4 layers, 8 x 512', ...SMALL, length: 512, batch: 8 };
+const long = { label: 'd_model 256, 4 layers, 1 x 4096', ...SMALL, length: 4096, batch: 1 };
+const large = { label: 'mamba-130m, 1 x 512', ...LARGE, length: 512, batch: 1 };
 const COMPARISONS = [
-  { label: small, ...SMALL, length: 512, batch: 8, peers: ['mambapy'], wanted: 15, wantedMemory: 0.25 },
-  { label: small, ...SMALL, length: 512, batch: 8, peers: ['mambapy'], compile: true },
-  { label: small, ...SMALL, length: 512, batch: 8, peers: ['transformers'] },
-  { label: small, ...SMALL, length: 512, batch: 8, peers: ['gpt'], peerShape: gpt, wanted: 1 },
-  { label: small, ...SMALL, length: 512, batch: 8, peers: ['gpt'], peerShape: gpt, compile: true },
-  {
-    label: 'd_model 256, 4 layers, 1 x 4096',
-    ...SMALL,
-    length: 4096,
-    batch: 1,
-    peers: ['gpt'],
-    peerShape: gpt,
-    wanted: 2,
-  },
-  { label: large, ...LARGE, length: 512, batch: 1, peers: MAMBAS, wanted: 4 },
+  { ...small, peer: 'mambapy', wanted: 15, wantedMemory: 0.25 },
+  { ...small, peer: 'gpt', peerShape: GPT, wanted: 1 },
+  { ...long, peer: 'gpt', peerShape: GPT, wanted: 2 },
+  { ...large, peer: 'mambapy', wanted: 4 },
 ];
+/** What takes minutes before its first step, or for each: by --only train-slow. */
+const SLOW = [
+  { ...small, peer: 'gpt', peerShape: GPT, compile: true },
+  { ...small, peer: 'mambapy', compile: true },
+  { ...small, peer: 'transformers' },
+  { ...large, peer: 'transformers' },
+];
+/** For the first step of any, and of these. */
+const LIMIT_SECONDS = 120;
+const SLOW_LIMIT_SECONDS = 600;
 /** Our own in bfloat16 beside float32. */
-const PRECISION = { label: `${large}, bf16`, ...LARGE, length: 512, batch: 1, wanted: 1.7 };
+const PRECISION = { ...large, label: 'mamba-130m, 1 x 512, bf16', wanted: 1.7 };
 
 function oursSide({ d_model, n_layer, vocab, length, batch }, threads, precision) {
   const { model_type } = PRESETS['mamba-130m'];
@@ -48,30 +45,36 @@ function oursSide({ d_model, n_layer, vocab, length, batch }, threads, precision
   };
 }
 
-export async function* train(options) {
+async function* beside(comparisons, limitSeconds, options) {
   const { threads, rounds, match } = options;
-  for (const { label, peers, peerShape, compile = false, wanted, wantedMemory, ...shape } of COMPARISONS) {
-    for (const peer of peers) {
-      const name = `PyTorch ${peer}${compile ? ', compiled' : ''}`;
-      if (!match.test(`${label} ${name}`)) continue;
-      yield compare({
-        label,
-        peer: name,
-        rounds,
-        wanted,
-        wantedMemory,
-        limitSeconds: LIMIT_SECONDS,
-        ours: oursSide(shape, threads),
-        theirs: {
-          start: () => startTorch(options.python, threads),
-          open: { what: 'open', model: peer, compile, ...shape, ...peerShape },
-          round: { what: 'step' },
-        },
-      });
-    }
+  for (const {
+    label,
+    peer: model,
+    peerShape,
+    compile = false,
+    wanted,
+    wantedMemory,
+    ...shape
+  } of comparisons) {
+    const peer = `PyTorch ${model}${compile ? ', compiled' : ''}`;
+    if (!match.test(`${label} ${peer}`)) continue;
+    const theirs = {
+      start: () => startTorch(options.python, threads),
+      open: { what: 'open', model, compile, ...shape, ...peerShape },
+      round: { what: 'step' },
+    };
+    const ours = oursSide(shape, threads);
+    yield compare({ label, peer, rounds, wanted, wantedMemory, limitSeconds, ours, theirs });
   }
+}
+
+export async function* train(options) {
+  yield* beside(COMPARISONS, LIMIT_SECONDS, options);
+  const { threads, rounds, match } = options;
   const { label, wanted, ...shape } = PRECISION;
   if (!match.test(label)) return;
   const [ours, theirs] = [oursSide(shape, threads, 'bf16'), oursSide(shape, threads)];
   yield compare({ label, peer: 'ours, f32', rounds, wanted, ours, theirs });
 }
+
+export const trainSlow = (options) => beside(SLOW, SLOW_LIMIT_SECONDS, options);

@@ -1,6 +1,6 @@
 /**
  * mamba.ts as a program of _process.mjs. Requests, one JSON line each:
- *   {"what": "open", "file" or "shape" with "vocab", "weights", "precision", "settings"}  a model, and what of it is measured (benchRounds)
+ *   {"what": "open", "file" or "config", "weights", "precision", "settings"}   a model, and what of it is measured (benchRounds)
  *   {"what": "round"}                      measures once
  *   {"what": "versions"}
  */
@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { benchRounds, currentDevice, LanguageModel, loadModel } from '../../dist/index.node.js';
 
 let [model, measure] = [null, null];
-const peakMib = () => process.resourceUsage().maxRSS / 1024;
+let peakMib = null;
 
 async function open({ file, config, weights, precision, settings }) {
   model?.dispose();
@@ -18,17 +18,14 @@ async function open({ file, config, weights, precision, settings }) {
   return { parameters: model.parameterCount };
 }
 
-const answers = {
-  versions: () => ({
-    versions: [currentDevice().description],
-  }),
-  open,
-  round: async () => ({
-    ...(await measure()),
-    peakMib: peakMib(),
-    deviceMib: currentDevice().memory.peakBytes / 2 ** 20,
-  }),
-};
+/** Memory is that of the first round: later ones have measured the limits of the machine too. */
+async function round() {
+  const measured = await measure();
+  peakMib ??= measured.peakBytes / 2 ** 20;
+  return { ...measured, peakMib };
+}
+
+const answers = { versions: () => ({ versions: [currentDevice().description] }), open, round };
 
 for await (const line of createInterface({ input: process.stdin })) {
   const request = JSON.parse(line);

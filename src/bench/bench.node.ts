@@ -29,6 +29,8 @@ export interface BenchRound {
   decode: Measured | null;
   train: Measured | null;
   limits: Limits | null;
+  /** The most memory that the process has held so far; measuring the limits takes some, so that only the first round tells the model's. */
+  peakBytes: number;
 }
 
 /** Measured over all rounds. */
@@ -57,7 +59,7 @@ export interface BenchResult {
   train: RegimeResult | null;
   /** In bytes and operations per second. `product` is of the type that the matrix products are computed in. */
   limits: { read: Spread; float: Spread; product: Spread; productKind: ProductKind } | null;
-  /** The most memory that the process held, what reading was measured with included; and the buffers of the device alone. */
+  /** The most memory that the process held in the first round, and the device's buffers. */
   peakBytes: number;
   devicePeakBytes: number;
 }
@@ -74,22 +76,25 @@ export function benchRounds(model: LanguageModel, options: BenchOptions = {}): (
   const tasks = tasksOf(work, settings);
   const step = settings.train ? trainer(model, settings) : null;
   return async () => {
+    const generation = await runGeneration(model, settings);
+    const seconds = { ...generation, train: step ? await step() : 0 };
+    const peak = peakBytes();
     const limits = limitsOf(model.device, productKindOf(work, model.precision), work.weightBytes);
-    const measured = (regime: Regime, tokens: number, seconds: number): Measured => {
+    const measured = (regime: Regime, tokens: number): Measured => {
       const least = limits && leastSeconds(tasks[regime], limits);
       return {
-        tokensPerSecond: tokens / seconds,
+        tokensPerSecond: tokens / seconds[regime],
         limitTokensPerSecond: least && tokens / least.seconds,
-        share: least && least.seconds / seconds,
+        share: least && least.seconds / seconds[regime],
         bound: least?.bound ?? null,
       };
     };
-    const seconds = await runGeneration(model, settings);
     return {
       limits,
-      prefill: measured('prefill', batch * prompt, seconds.prefill),
-      decode: generate > 0 ? measured('decode', batch * generate, seconds.decode) : null,
-      train: step && measured('train', batch * prompt, await step()),
+      prefill: measured('prefill', batch * prompt),
+      decode: generate > 0 ? measured('decode', batch * generate) : null,
+      train: step && measured('train', batch * prompt),
+      peakBytes: peak,
     };
   };
 }
@@ -101,7 +106,7 @@ export async function benchModel(model: LanguageModel, options: BenchOptions = {
   const work = workOf(model);
   device.resetPeak();
   const measure = benchRounds(model, options);
-  await measure();
+  const first = await measure();
   options.onRound?.(0, settings.rounds);
   const finish = watchMachine();
   const rounds: BenchRound[] = [];
@@ -131,7 +136,7 @@ export async function benchModel(model: LanguageModel, options: BenchOptions = {
           productKind: productKindOf(work, model.precision),
         }
       : null,
-    peakBytes: peakBytes(),
+    peakBytes: first.peakBytes,
     devicePeakBytes: device.memory.peakBytes,
   };
 }
