@@ -1,7 +1,7 @@
 /**
  * Training with products in float32 and in bfloat16, equal steps on the book of `npm start`: held-out bits per byte along the way, over several
  * seeds. A seed fixes weights and data, so the two runs of a seed differ in nothing but the rounding; how far two seeds are apart is the
- * noise that the difference stands beside. `node runs/precision.mjs [--steps 600] [--seeds 3]`.
+ * noise that the difference stands beside. `node runs/precision.mjs [--steps 400] [--seeds 3]`.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
@@ -17,13 +17,13 @@ const PRECISIONS = ['f32', 'bf16'];
 const POINTS = 4;
 
 const { values } = parseArgs({
-  options: { steps: { type: 'string', default: '600' }, seeds: { type: 'string', default: '3' } },
+  options: { steps: { type: 'string', default: '400' }, seeds: { type: 'string', default: '3' } },
 });
 const steps = Number(values.steps);
 const seeds = Array.from({ length: Number(values.seeds) }, (_, seed) => seed);
 const folder = mkdtempSync(join(tmpdir(), 'mamba-precision-'));
 
-/** Bits per byte after each evaluation, and the mean training loss in front of it. */
+/** What each evaluation of a run found. */
 async function curve(precision, seed) {
   const every = Math.ceil(steps / POINTS);
   const run = await trainLm({
@@ -37,6 +37,7 @@ async function curve(precision, seed) {
       data: [join(folder, 'book.txt')],
       logEvery: every,
       evalEvery: every,
+      evalTokens: 65536,
       saveEvery: 0,
     },
   });
@@ -45,8 +46,9 @@ async function curve(precision, seed) {
 }
 
 const mean = (xs) => xs.reduce((sum, x) => sum + x, 0) / xs.length;
-const shown = (xs, digits, sign = '') =>
-  `${sign && mean(xs) > 0 ? sign : ''}${mean(xs).toFixed(digits)} (${Math.min(...xs).toFixed(digits)} to ${Math.max(...xs).toFixed(digits)})`;
+const figure = (x, digits) => x.toFixed(digits).replace(/^-(0\.0+)$/, '$1');
+const shown = (xs, digits) =>
+  `${figure(mean(xs), digits)} (${figure(Math.min(...xs), digits)} to ${figure(Math.max(...xs), digits)})`;
 
 try {
   writeFileSync(join(folder, 'book.txt'), readBook());
@@ -68,7 +70,7 @@ try {
   const rows = curves.f32[0].map(({ step }, i) => {
     const [f32, bf16] = PRECISIONS.map((p) => curves[p].map((points) => points[i].bitsPerByte));
     const differences = bf16.map((bits, seed) => bits - f32[seed]);
-    return [step, shown(f32, 3), shown(bf16, 3), shown(differences, 4, '+')];
+    return [step, shown(f32, 3), shown(bf16, 3), shown(differences, 4)];
   });
   console.log(table(['step', 'f32, held-out bits per byte', 'bf16', 'bf16 less f32, same seed'], rows));
 } finally {
