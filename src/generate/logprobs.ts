@@ -1,5 +1,6 @@
 /** Log-probabilities of tokens under the model itself: a log-softmax over one row of logits, on the host in float64. */
-import { greedy, mostLikely } from './sampler.ts';
+import { logSumExp, mostLikely } from './candidates.ts';
+import { greedy } from './sampler.ts';
 
 export interface TokenLogprob {
   token: number;
@@ -18,9 +19,7 @@ export function tokenLogprob(
 ): TokenLogprob {
   const row = logits.subarray(0, vocabSize);
   const largest = row[greedy(row)]!;
-  let sum = 0;
-  for (let i = 0; i < row.length; i++) sum += Math.exp(row[i]! - largest);
-  const normalizer = largest + Math.log(sum);
+  const normalizer = largest + logSumExp(row, largest);
   const logprobOf = (id: number) => row[id]! - normalizer;
   return {
     token,

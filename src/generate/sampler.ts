@@ -6,6 +6,7 @@
  */
 import { ConfigError, StateError } from '../base/errors.ts';
 import type { Rng } from '../base/rng.ts';
+import { candidates } from './candidates.ts';
 
 export interface SamplerOptions {
   /** Divides the logits; below 1 is bolder. 0 takes the most likely token (the first of equals). Default 1. */
@@ -57,8 +58,8 @@ export function sample(
   if (sampler.repetitionPenalty !== 1) row = penalize(row.slice(), sampler.repetitionPenalty, seen);
   const best = greedy(row);
   if (sampler.temperature === 0 || sampler.topK === 1) return best;
-  const { ids, weights } = candidates(row, best, sampler);
-  let rest = rng.float() * total(weights);
+  const { ids, weights, sum } = candidates(row, best, sampler);
+  let rest = rng.float() * sum;
   for (let i = 0; i < weights.length; i++) {
     rest -= weights[i]!;
     if (rest < 0) return ids ? ids[i]! : i;
@@ -72,10 +73,10 @@ export function greedy(row: Float32Array): number {
   let largest = Number.NEGATIVE_INFINITY;
   for (let i = 0; i < row.length; i++) {
     const value = row[i]!;
-    if (value > largest) {
-      largest = value;
-      best = i;
-    } else if (Number.isNaN(value)) throw badLogits(`NaN at id ${i}`);
+    if (value <= largest) continue;
+    if (Number.isNaN(value)) throw badLogits(`NaN at id ${i}`);
+    largest = value;
+    best = i;
   }
   if (!Number.isFinite(largest)) throw badLogits(`${largest} as the largest`);
   return best;
@@ -93,90 +94,4 @@ export function penalize(row: Float32Array, penalty: number, seen: ReadonlySet<n
     if (id < row.length) row[id] = row[id]! > 0 ? row[id]! / penalty : row[id]! * penalty;
   }
   return row;
-}
-
-/** What may be drawn: weights proportional to probabilities, and their ids (null: weight i is id i). */
-export interface Candidates {
-  ids: number[] | null;
-  weights: Float64Array | number[];
-}
-
-/** Applies temperature, top-k, top-p and min-p. `best` is the most likely id; its weight is 1. */
-export function candidates(row: Float32Array, best: number, sampler: Sampler): Candidates {
-  const { temperature, topK, topP, minP } = sampler;
-  const largest = row[best]!;
-  const weightOf = (id: number) => Math.exp((row[id]! - largest) / temperature);
-  const isCut = topK > 0 && topK < row.length;
-  let ids: number[] | null = null;
-  let weights: number[] | Float64Array;
-  if (isCut) {
-    ids = leading(row, best, topK, null).slice(0, topK);
-    weights = ids.map(weightOf);
-  } else {
-    weights = new Float64Array(row.length);
-    for (let i = 0; i < row.length; i++) weights[i] = weightOf(i);
-  }
-  if (topP < 1) {
-    const mass = topP * total(weights);
-    ids ??= leading(row, best, mass, weights);
-    const sorted = ids.map(weightOf);
-    sorted.length = reach(sorted, mass);
-    weights = sorted;
-  }
-  if (minP > 0) {
-    for (let i = 0; i < weights.length; i++) if (weights[i]! < minP) weights[i] = 0;
-  }
-  return { ids, weights };
-}
-
-/** The k largest logits' ids, in order, equals by id. -Infinity counts as the smallest. */
-export function mostLikely(row: Float32Array, k: number): number[] {
-  return k === 0 ? [] : leading(row, greedy(row), k, null).slice(0, k);
-}
-
-const BUCKETS = 1024;
-
-/**
- * The most likely ids in order, at least until their weights (null: each counts 1) sum to `enough`. A histogram over the range of
- * the logits finds where that is, and only the ids above are sorted: about O(v), where sorting everything is O(v log v).
- */
-function leading(
-  row: Float32Array,
-  best: number,
-  enough: number,
-  weights: Float64Array | number[] | null,
-): number[] {
-  const largest = row[best]!;
-  let smallest = largest;
-  for (let i = 0; i < row.length; i++) {
-    if (row[i]! < smallest && row[i]! !== Number.NEGATIVE_INFINITY) smallest = row[i]!;
-  }
-  const scale = smallest < largest ? (BUCKETS - 1) / (largest - smallest) : 0;
-  const bucketOf = (id: number) =>
-    row[id]! === Number.NEGATIVE_INFINITY ? BUCKETS - 1 : Math.floor((largest - row[id]!) * scale);
-  const mass = new Float64Array(BUCKETS);
-  for (let i = 0; i < row.length; i++) mass[bucketOf(i)]! += weights ? weights[i]! : 1;
-  let last = 0;
-  // One bucket more than enough: the sums here and those of the caller round differently.
-  for (let sum = mass[0]!; last < BUCKETS - 1 && sum < enough; ) sum += mass[++last]!;
-  last++;
-  const ids: number[] = [];
-  for (let i = 0; i < row.length; i++) if (bucketOf(i) <= last) ids.push(i);
-  return ids.sort((a, b) => row[b]! - row[a]! || a - b);
-}
-
-/** How many of the descending weights it takes to reach a mass. */
-function reach(weights: readonly number[], mass: number): number {
-  let sum = 0;
-  for (let i = 0; i < weights.length; i++) {
-    sum += weights[i]!;
-    if (sum >= mass) return i + 1;
-  }
-  return weights.length;
-}
-
-function total(weights: ArrayLike<number>): number {
-  let sum = 0;
-  for (let i = 0; i < weights.length; i++) sum += weights[i]!;
-  return sum;
 }

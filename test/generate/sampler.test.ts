@@ -3,14 +3,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ConfigError, StateError } from '../../src/base/errors.ts';
 import { Rng } from '../../src/base/rng.ts';
-import {
-  candidates,
-  greedy,
-  penalize,
-  resolveSampler,
-  type SamplerOptions,
-  sample,
-} from '../../src/generate/sampler.ts';
+import { candidates, logSumExp, mostLikely, weigh } from '../../src/generate/candidates.ts';
+import { greedy, penalize, resolveSampler, type SamplerOptions, sample } from '../../src/generate/sampler.ts';
 
 /** The probability of every id, by the definitions. */
 function plain(row: Float32Array, options: SamplerOptions): number[] {
@@ -104,6 +98,39 @@ describe('candidates', () => {
     const far = Float32Array.from([-10, 2, 1.9, -10]);
     expect(fast(far, { minP: 0.5 })[0]).toBe(0);
     expect(fast(far, { minP: 0.5 })[2]).toBeGreaterThan(0.4);
+  });
+});
+
+describe('weights', () => {
+  it('are exp to 1e-13, from the largest number to nothing', () => {
+    const values = fc.array(fc.double({ min: -900, max: 0, noNaN: true }), { minLength: 1, maxLength: 50 });
+    fc.assert(
+      fc.property(values, fc.double({ min: 0.05, max: 5, noNaN: true }), (list, temperature) => {
+        const row = Float32Array.from([0, ...list]);
+        const weights = new Float64Array(row.length);
+        const sum = weigh(row, 0, temperature, weights);
+        let expected = 0;
+        row.forEach((value, i) => {
+          const exact = Math.exp(value / temperature);
+          expected += exact;
+          expect(Math.abs(weights[i]! - exact)).toBeLessThanOrEqual(1e-13 * exact + 1e-306);
+        });
+        expect(Math.abs(sum - expected)).toBeLessThanOrEqual(1e-12 * expected);
+      }),
+    );
+    expect(weigh(Float32Array.from([0, Number.NEGATIVE_INFINITY]), 0, 1, new Float64Array(2))).toBe(1);
+    expect(logSumExp(Float32Array.from([7, 7]), 7)).toBeCloseTo(Math.LN2, 13);
+  });
+
+  it('the most likely ids are those of a full sort', () => {
+    fc.assert(
+      fc.property(rows, fc.integer({ min: 0, max: 400 }), (row, k) => {
+        const sorted = Array.from(row, (value, id) => ({ value, id })).sort(
+          (a, b) => (b.value === a.value ? 0 : b.value - a.value) || a.id - b.id,
+        );
+        expect(mostLikely(row, k)).toEqual(sorted.slice(0, k).map(({ id }) => id));
+      }),
+    );
   });
 });
 

@@ -1,0 +1,107 @@
+/**
+ * Decoding on a shared machine: tokens per second while 0, 1, 2 and 4 other processes want a core each. With C cores and our T threads among
+ * B busy processes, a fair system gives us at most min(T, C) C / (T + B) cores once they are too few; the last column is what we
+ * reach of that. `npm run bench shared -- --threads 2`; --model FILE instead of mamba-130m's shape with random q8 weights.
+ */
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { generateTokens, LanguageModel, loadModel, writeGguf } from '../dist/index.node.js';
+import { PRESETS } from '../dist/train/index.js';
+import { table } from '../scripts/lib/markdown.mjs';
+import { machineLines, median, spread } from './_report.mjs';
+
+const cores = availableParallelism();
+const { values } = parseArgs({
+  options: {
+    model: { type: 'string' },
+    threads: { type: 'string', default: String(cores) },
+    seconds: { type: 'string', default: '1.5' },
+    rounds: { type: 'string', default: '3' },
+  },
+});
+process.env.MAMBA_THREADS = values.threads;
+const threads = Number(values.threads);
+const BUSY = [0, 1, 2, 4];
+
+async function openModel() {
+  if (values.model) return loadModel(values.model);
+  const folder = mkdtempSync(join(tmpdir(), 'mamba-shared-'));
+  try {
+    const path = join(folder, 'model.gguf');
+    const random = new LanguageModel({ ...PRESETS['mamba-130m'], vocab_size: 50280 }, { seed: 0 });
+    await writeGguf(random, path, { weights: 'q8' });
+    random.dispose();
+    return await loadModel(path);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Starts processes that do nothing but run; the function ends them. */
+async function occupy(count) {
+  const others = Array.from({ length: count }, () =>
+    spawn(process.execPath, ['-e', "process.stdout.write('.'); for (;;);"], { stdio: ['ignore', 'pipe', 'inherit'] }),
+  );
+  await Promise.all(others.map(({ stdout }) => new Promise((resolve) => stdout.once('data', resolve))));
+  return () => {
+    for (const other of others) other.kill('SIGKILL');
+  };
+}
+
+/** Tokens per second, and the longest time between two tokens in ms. */
+async function decode(model, seconds) {
+  let count = 0;
+  let start = 0;
+  let last = 0;
+  let longest = 0;
+  for await (const step of generateTokens(model, [[5, 6, 7]], { temperature: 0, maxTokens: 1e9 })) {
+    const now = performance.now();
+    if (count === 3) start = now; // the prompt, and the first steps
+    if (count > 3) longest = Math.max(longest, now - last);
+    last = now;
+    count++;
+    if (count > 3 && now - start > seconds * 1000) step.end(0);
+  }
+  return { rate: (1000 * (count - 4)) / (last - start), longest };
+}
+
+const model = await openModel();
+await decode(model, 0.3);
+const results = BUSY.map(() => ({ rates: [], longest: [] }));
+for (let round = 0; round < Number(values.rounds); round++) {
+  for (const [i, busy] of BUSY.entries()) {
+    const end = await occupy(busy);
+    try {
+      const { rate, longest } = await decode(model, Number(values.seconds));
+      results[i].rates.push(rate);
+      results[i].longest.push(longest);
+    } finally {
+      end();
+    }
+  }
+}
+const alone = median(results[0].rates);
+console.log(machineLines().join('\n'));
+console.log(
+  table(
+    ['busy processes', 'tokens/s', 'longest gap, ms', 'of alone', 'fair share', 'of the fair share'],
+    BUSY.map((busy, i) => {
+      const used = Math.min(threads, cores);
+      const fair = Math.min(1, (cores * threads) / (threads + busy) / used);
+      const of = median(results[i].rates) / alone;
+      const percent = (x) => `${(100 * x).toFixed(0)} %`;
+      return [
+        String(busy),
+        spread(results[i].rates, 1),
+        median(results[i].longest).toFixed(0),
+        percent(of),
+        percent(fair),
+        percent(of / fair),
+      ];
+    }),
+  ),
+);
+model.dispose();
