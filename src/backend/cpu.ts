@@ -256,9 +256,9 @@ export function cpuBackend(host: CpuHost): Backend {
       if (!recorder.uploads(backend, target, dtype, elements)) host.write(start, elements);
     },
     record: (varying, fn) => recorder.record(varying, fn),
-    async read(source, dtype, count) {
+    async read(source, dtype, count, into) {
       recorder.refuse('read');
-      const out = hostArray(dtype, count);
+      const out = into ?? hostArray(dtype, count);
       host.read(transfer('read', source, dtype, out), out);
       return out;
     },

@@ -109,9 +109,9 @@ async function* groupParts(
   let isFirst = true;
   try {
     for await (const step of generateTokens(model, ids, options)) {
-      const shared = new SharedState(step.state);
-      // The engine's last state is ours.
-      if (step.rows.every(({ finishReason }) => finishReason)) step.state.dispose();
+      const isLast = step.rows.every(({ finishReason }) => finishReason);
+      const shared = new SharedState(step.state, isLast || stops.length > 0);
+      if (isLast) step.state.dispose(); // the engine's last state is ours
       try {
         for (const [index, entry] of step.rows.entries()) {
           const { row, sample } = entry;

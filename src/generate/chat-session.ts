@@ -236,9 +236,15 @@ export class ChatSession {
         const { text, tokens, logprobs, finishReason } = part;
         answer.content += text;
         answer.tokens.push(...tokens);
-        answer.state?.dispose();
-        answer.state = finishReason ? part.state : part.state.detach();
-        yield { text, tokens, logprobs, finishReason, message: finishReason ? finish() : null };
+        if (finishReason) answer.state = part.state;
+        let isLeft = true;
+        try {
+          yield { text, tokens, logprobs, finishReason, message: finishReason ? finish() : null };
+          isLeft = false;
+        } finally {
+          // Left here, the stream that the state belongs to ends next.
+          if (isLeft && isOpen) answer.state = part.state.detach();
+        }
       }
     } catch (error) {
       answer.state?.dispose();

@@ -95,7 +95,7 @@ async function feed(stepper: Stepper, rows: readonly RowToken[], held: Held): Pr
   const { logits, isLent } = held.advance(fed, (state) => stepper.step(ids, state));
   const result: Float32Array[] = [];
   if (rows.some(({ finishReason }) => finishReason === null)) {
-    const host = splitRows(await logits.floats(), fed.length);
+    const host = splitRows(await stepper.read(logits), fed.length);
     for (const [at, i] of fed.entries()) result[i] = host[at]!;
   }
   if (!isLent) logits.dispose();

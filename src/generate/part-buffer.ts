@@ -5,14 +5,16 @@ import type { TokenLogprob } from './logprobs.ts';
 import type { FinishReason, RowToken } from './sequence.ts';
 import { StopFilter } from './stop-filter.ts';
 
-/** A state of a whole batch that several sequences hold on to; freed with the last of them. */
+/** A state of a whole batch that several sequences look at. */
 export class SharedState {
   readonly state: State;
+  readonly #isHeld: boolean;
   #holders = 1;
 
-  /** Holds its own handles on the memory of `state`. */
-  constructor(state: State) {
-    this.state = state.detach();
+  /** With `isHeld` it has its own handles on the memory of `state`, which are freed with the last sequence. */
+  constructor(state: State, isHeld: boolean) {
+    this.state = isHeld ? state.detach() : state;
+    this.#isHeld = isHeld;
   }
 
   retain(): this {
@@ -21,7 +23,7 @@ export class SharedState {
   }
 
   release(): void {
-    if (--this.#holders === 0) this.state.dispose();
+    if (--this.#holders === 0 && this.#isHeld) this.state.dispose();
   }
 }
 
@@ -36,7 +38,7 @@ export interface TextPart {
   tokens: number[];
   logprobs: (TokenLogprob | null)[] | null;
   finishReason: FinishReason | null;
-  /** After prompt and tokens of all parts so far. Held until the next push() or dispose(). */
+  /** After prompt and tokens of all parts so far. Until the next push() or dispose(). */
   place: Place;
 }
 
@@ -54,6 +56,8 @@ export class PartBuffer {
   readonly #decoder: ReturnType<Tokenizer['streamDecoder']> | null;
   readonly #filter: StopFilter;
   readonly #hasLogprobs: boolean;
+  /** Only a stop string takes back tokens whose state has passed: without any, the state of a part is always the latest. */
+  readonly #looksBack: boolean;
   #pending: Pending[] = [];
   /** Tokens that have no text yet: bytes of an incomplete character. */
   #silent: Entry[] = [];
@@ -66,6 +70,7 @@ export class PartBuffer {
     this.#hasLogprobs = hasLogprobs;
     this.#decoder = tokenizer?.streamDecoder({ isContinuation: true }) ?? null;
     this.#filter = new StopFilter(stops);
+    this.#looksBack = stops.length > 0;
   }
 
   /**
@@ -89,6 +94,7 @@ export class PartBuffer {
     this.#emitted += text.length + rest.length;
     const isLast = finishReason !== null || stopped;
     const entries = [...shown.entries, ...this.#release(!this.#decoder || (isLast && !stopped))];
+    if (!this.#looksBack) this.#place = place;
     const all = shown.text + text + rest;
     if (all === '' && !isLast && (this.#decoder || entries.length === 0)) return null;
     return {
@@ -96,7 +102,7 @@ export class PartBuffer {
       tokens: entries.map((entry) => entry.token!),
       logprobs: this.#hasLogprobs ? entries.map(({ logprob }) => logprob) : null,
       finishReason: stopped ? 'stop' : finishReason,
-      place: this.#place,
+      place: this.#place!,
     };
   }
 

@@ -29,6 +29,7 @@ export class Stepper {
   /** The recording of the last batch size. */
   readonly #held: Holding = { recorded: null };
   #batch = 0;
+  #host = new Float32Array();
 
   constructor(model: LanguageModel) {
     forgotten.register(this, this.#held);
@@ -59,6 +60,13 @@ export class Stepper {
     }
   }
 
+  /** The logits of a step on the host, until the next are read. */
+  async read(logits: Tensor): Promise<Float32Array> {
+    if (this.#host.length !== logits.size) this.#host = new Float32Array(logits.size);
+    await logits.readInto(this.#host);
+    return this.#host;
+  }
+
   dispose(): void {
     this.#held.recorded?.dispose();
     this.#held.recorded = null;
@@ -82,6 +90,8 @@ function eager(model: LanguageModel, ids: readonly number[], state: State): Step
  * to the second and back where somebody still holds the state before.
  */
 class RecordedStep {
+  readonly #model: LanguageModel;
+  readonly #precision: LanguageModel['precision'];
   readonly #ids: Tensor;
   readonly #logits: Tensor;
   readonly #recording: Recording;
@@ -95,6 +105,8 @@ class RecordedStep {
   /** Does the step, too: see first(). */
   constructor(model: LanguageModel, ids: readonly number[], state: State) {
     const { device } = model;
+    this.#model = model;
+    this.#precision = model.precision;
     const before = state.clone();
     const input = keep(Tensor.from(Int32Array.from(ids), [ids.length, 1], { device }));
     try {
@@ -117,7 +129,8 @@ class RecordedStep {
   }
 
   isFor(batch: number): boolean {
-    return this.#recording.isCurrent && this.#sides[0].batch === batch;
+    const isSame = this.#sides[0].batch === batch && this.#model.precision === this.#precision;
+    return isSame && this.#recording.isCurrent;
   }
 
   /** What the step gave that was recorded. */

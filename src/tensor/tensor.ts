@@ -295,6 +295,15 @@ export class Tensor implements BufferRef {
     return toFloats(await this.data(), this.dtype);
   }
 
+  /** Copies f32 values to where they are wanted; `target` has as many elements. */
+  async readInto(target: Float32Array): Promise<void> {
+    if (this.dtype !== 'f32') throw new DTypeError(`readInto: expected f32, got ${this.dtype}.`);
+    if (target.length !== this.size) {
+      throw new ShapeError(`readInto: expected room for ${this.size} elements, got ${target.length}.`);
+    }
+    await this.device.read(this, 'f32', this.size, target);
+  }
+
   /** The value of a tensor of one element. */
   async item(): Promise<number> {
     if (this.size !== 1) throw new ShapeError(`item: expected one element, got ${showShape(this.shape)}.`);

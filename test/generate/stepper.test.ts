@@ -165,6 +165,9 @@ describe.each(devices)('Stepper on $label', ({ backend }) => {
           if (path.endsWith('lora.B')) tensor.write(new Float32Array(tensor.size).fill(0.7));
       });
       changes.push(() => mergeLora(model));
+      changes.push(() => {
+        model.precision = 'bf16';
+      });
       for (const change of changes) {
         const before = await pair.step([7]);
         expect(before.isLent).toBe(true);

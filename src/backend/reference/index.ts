@@ -2,7 +2,7 @@
  * The reference backend: every kernel as plain loops with float64 sums, beside which the paper can be read. It is
  * what all other backends are tested against, and it runs wherever JavaScript runs. It is slow.
  */
-import { type DType, rawStorage, storageBytes, type TypedArray } from '../../base/dtype.ts';
+import { type DType, type HostArray, rawStorage, storageBytes, type TypedArray } from '../../base/dtype.ts';
 import type {
   Backend,
   BackendFactory,
@@ -129,8 +129,12 @@ export function createReference(options: ReferenceOptions = {}): ReferenceBacken
 
     record: (varying, fn) => recorder.record(varying, fn),
 
-    async read(source: BufferRef, dtype: DType, count: number) {
+    async read(source: BufferRef, dtype: DType, count: number, into?: HostArray) {
       recorder.refuse('read');
+      if (into) {
+        into.set(await backend.read(source, dtype, count));
+        return into;
+      }
       if (dtype === 'f32') return Float32Array.from(input(source).subarray(0, count));
       if (dtype === 'i32') return ids(source).slice(0, count);
       if (dtype === 'q8' || dtype === 'q4') return bytes(source).slice(0, storageBytes(dtype, count));
