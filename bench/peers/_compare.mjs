@@ -2,21 +2,13 @@
 import { loadavg } from 'node:os';
 
 /**
- * A side is { start, open, round }: a function that starts its process, the request that opens what is measured, and the request of a
- * round. Rates of answers are `tokensPerSecond`, or where `regime` says prefill, decode or train, that of this part (benchRounds).
+ * A side is { start, open, round, warm, regime }: a function that starts its process; the requests that open what is measured, that
+ * measure a round, and (where it may be shorter) that come before the first. Rates of answers are `tokensPerSecond`; with a regime
+ * (prefill, decode, train) they are that of this part of a round of benchRounds.
  * Gives a row for the results; a peer that fails or takes longer than `limitSeconds` for a round leaves its reason in the row.
  */
-export async function compare({
-  label,
-  peer,
-  unit = 'tokens/s',
-  ours,
-  theirs,
-  rounds,
-  limitSeconds = 300,
-  ...rest
-}) {
-  const row = { label, peer, unit, ours: [], theirs: [], share: [], bound: null, load: [], ...rest };
+export async function compare({ label, peer, ours, theirs, rounds, limitSeconds = 300, ...rest }) {
+  const row = { label, peer, ours: [], theirs: [], share: [], bound: null, load: [], ...rest };
   const mine = ours.start();
   const other = theirs?.start();
   try {
@@ -43,9 +35,9 @@ export async function compare({
   return row;
 }
 
-async function warmUp(process, { open, round }, limitSeconds) {
+async function warmUp(process, { open, round, warm = round }, limitSeconds) {
   await process.ask(open);
-  await within(limitSeconds, process.ask(round));
+  await within(limitSeconds, process.ask(warm));
 }
 
 function rateOf(answer, regime) {
