@@ -44,6 +44,8 @@ export function splitLinear(
   const [n, k] = checkLinear(x, weight, sizes, bias);
   const { device } = x;
   const precision = precisionWith(weight.dtype);
+  // int8 is for weights in blocks, which the backward pass widens.
+  const widePrecision = precision === 'int8' ? 'f32' : precision;
   const lead = x.shape.slice(0, -1);
   const rows = sizeOf(lead);
   // Parts much narrower than x are computed together, and then moved apart: x is read once, and the product is a better one.
@@ -56,7 +58,7 @@ export function splitLinear(
     const b = bias && part(bias, i);
     return isNarrow(weight.dtype)
       ? raw.linearNarrow(flat, weight, starts[i]!, size, b)
-      : raw.matmul(flat, part(weight, i), { transB: true, bias: b, precision });
+      : raw.matmul(flat, part(weight, i), { transB: true, bias: b, precision: widePrecision });
   });
   const outputs = (isJoint ? columnsOf(products[0]!, sizes) : products).map((y, i) =>
     y.alias([...lead, sizes[i]!]),
@@ -82,11 +84,11 @@ export function splitLinear(
       if (needs[0]) {
         const accumulate = dx !== null;
         dx ??= Tensor.empty(x.shape, 'f32', device);
-        raw.matmul(d, part(wide, i), { into: into(dx, 0, accumulate), precision });
+        raw.matmul(d, part(wide, i), { into: into(dx, 0, accumulate), precision: widePrecision });
       }
       if (dweight) {
         const to = into(dweight, starts[i]! * k, Boolean(sums[1]));
-        raw.matmul(d, saved.flat, { transA: true, into: to, precision });
+        raw.matmul(d, saved.flat, { transA: true, into: to, precision: widePrecision });
       }
       if (dbias) raw.scatterStrided(raw.reduce('sum', d, 0), dbias, [1], starts[i]!, Boolean(sums[2]));
     });

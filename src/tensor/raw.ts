@@ -302,8 +302,8 @@ export interface MatmulOptions {
   bias?: Tensor | null;
   /** Adds into this tensor instead of making one. */
   into?: { c: Tensor; offset: number; accumulate: boolean };
-  /** f32 (default) or bf16. */
-  precision?: Precision;
+  /** Default f32. */
+  precision?: Exclude<Precision, 'int8'>;
 }
 
 /** (batch?, m, n) = op(a) op(b): rank 2, or rank 3 with a batch axis that may be missing on b. No checks. */

@@ -112,6 +112,32 @@ describe.each(productDevices)('on $label', ({ backend: device }) => {
     }
     x.dispose();
   });
+
+  test('int8 is for the forward pass: gradients through q8 and q4 are those of float32', async () => {
+    const rng = new Rng(5);
+    const values = uniform(5 * 64, rng);
+    const input = uniform(3 * 64, rng);
+    for (const dtype of ['q8', 'q4'] as const) {
+      const weight = Tensor.from(fromFloats(values, dtype), [5, 64], { dtype, device });
+      const gradient = async (precision: Precision): Promise<Float32Array> => {
+        const x = Tensor.from(input, [3, 64], { device, requiresGrad: true });
+        const dy = Tensor.ones([3, 5], { device });
+        withDevice(device, () =>
+          scope(() =>
+            backward(
+              withPrecision(precision, () => linear(x, weight)),
+              dy,
+            ),
+          ),
+        );
+        const dx = await x.grad!.floats();
+        for (const tensor of [x, dy]) tensor.dispose();
+        return dx;
+      };
+      expect(await gradient('int8'), dtype).toEqual(await gradient('f32'));
+      weight.dispose();
+    }
+  });
 });
 
 test('the innermost precision counts, until it ends', () => {
