@@ -1,14 +1,13 @@
 /**
- * Decoding on a shared machine: tokens per second while 0, 1, 2 and 4 other processes want a core each. With C cores and our T threads among
- * B busy processes, a fair system gives us at most min(T, C) C / (T + B) cores once they are too few; the last column is what we
- * reach of that. `npm run bench shared -- --threads 2`; --model FILE instead of mamba-130m's shape with random q8 weights.
+ * Decoding on a shared machine: tokens per second while 0, 1, 2 and 4 other processes want a core each. With C
+ * cores and our T threads among B busy processes, a fair system gives each of our threads C / (T + B) of a core;
+ * the last column is what we reach of that. Linux shares cores between sessions first: run nothing else.
+ * `npm run bench shared -- --threads 2`; --model FILE instead of mamba-130m's shape with random q8 weights.
  */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
-import { generateTokens, LanguageModel, loadModel, writeGguf } from '../dist/index.node.js';
+import { generateTokens, loadModel, randomModel } from '../dist/index.node.js';
 import { PRESETS } from '../dist/train/index.js';
 import { table } from '../scripts/lib/markdown.mjs';
 import { machineLines, median, spread } from './_report.mjs';
@@ -26,24 +25,17 @@ process.env.MAMBA_THREADS = values.threads;
 const threads = Number(values.threads);
 const BUSY = [0, 1, 2, 4];
 
-async function openModel() {
-  if (values.model) return loadModel(values.model);
-  const folder = mkdtempSync(join(tmpdir(), 'mamba-shared-'));
-  try {
-    const path = join(folder, 'model.gguf');
-    const random = new LanguageModel({ ...PRESETS['mamba-130m'], vocab_size: 50280 }, { seed: 0 });
-    await writeGguf(random, path, { weights: 'q8' });
-    random.dispose();
-    return await loadModel(path);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
+const openModel = () =>
+  values.model
+    ? loadModel(values.model)
+    : randomModel({ ...PRESETS['mamba-130m'], vocab_size: 50280 }, { weights: 'q8' });
 
 /** Starts processes that do nothing but run; the function ends them. */
 async function occupy(count) {
   const others = Array.from({ length: count }, () =>
-    spawn(process.execPath, ['-e', "process.stdout.write('.'); for (;;);"], { stdio: ['ignore', 'pipe', 'inherit'] }),
+    spawn(process.execPath, ['-e', "process.stdout.write('.'); for (;;);"], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    }),
   );
   await Promise.all(others.map(({ stdout }) => new Promise((resolve) => stdout.once('data', resolve))));
   return () => {
