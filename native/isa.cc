@@ -6,6 +6,7 @@
 
 #include "dispatch.h"
 #include "include/kernels.h"
+#include "include/transpose.h"
 #include "include/vec.h"
 #include "include/widen.h"
 

@@ -5,6 +5,8 @@
 constexpr int64_t CONV_CHUNK = 64;
 // Tokens to ask the memory for in advance: the rows of one column lie too far apart for the hardware to guess.
 constexpr int64_t CONV_AHEAD = 16;
+// Rows of fewer tokens are too short for a task of W channels: there it has this many.
+constexpr int64_t CONV_SHORT = 16, CONV_CHANNELS = 256;
 
 struct ConvColumn {
   const float* x;        // the first channel of token 0
@@ -40,12 +42,12 @@ VEC_FN vf conv_at(const ConvColumn& c, int64_t t) {
   return sum;
 }
 
-// out[j] = the j-th of `size` numbers of each of `count` channels; p is (channels, size).
+// out[j] = the j-th of `size` numbers of each of `count` channels; p is (channels, size). Lanes without a channel are zero.
 VEC_FN void conv_gather(vf* out, const float* p, int64_t size, int count) {
-  float* lanes = (float*)out;
-  for (int64_t j = 0; j < size; j++) {
-    for (int i = 0; i < W; i++) lanes[j * W + i] = p && i < count ? p[i * size + j] : 0.0f;
+  if (!p || count < W) {
+    for (int64_t j = 0; j < size; j++) out[j] = vzero();
   }
+  if (p) transpose((float*)out, W, p, size, count, size, 1.0f);
 }
 
 template <int K>
@@ -62,31 +64,34 @@ static void conv_forward(const Args& args, const Ctx& ctx) {
   const int32_t *ids = args.ids(4), *lengths = args.ids(5);
   float *y = args.f(6), *window_out = args.f(7);
   const int64_t b = args.n(8), l = args.n(9), e = args.n(10), k = args.n(11), silu = args.n(12);
-  const int64_t blocks = (e + W - 1) / W;
+  // A task is one vector of channels, or several where a row is short.
+  const int64_t width = l < CONV_SHORT ? CONV_CHANNELS : W, parts = (e + width - 1) / width;
 
-  ctx.parallel(b * blocks, [=](int64_t task, char* scratch) {
-    const int64_t row = task / blocks, c0 = task % blocks * W;
-    const int count = e - c0 < W ? (int)(e - c0) : W;
+  ctx.parallel(b * parts, [=](int64_t task, char* scratch) {
+    const int64_t row = task / parts, from = task % parts * width, to = from + width < e ? from + width : e;
     const int64_t length = lengths ? lengths[row] : l;
-    vf *taps = (vf*)scratch, *before = taps + k;
-    conv_gather(taps, weight + c0 * k, k, count);
-    conv_gather(before, window ? window + (row * e + c0) * k : nullptr, k, count);
-    const vf shift = bias ? vload_some(bias + c0, count) : vzero();
-    const ConvColumn column = {x + row * l * e + c0, before, taps, ids ? ids + row * l : nullptr, e, k, count, shift};
+    for (int64_t c0 = from; c0 < to; c0 += W) {
+      const int count = e - c0 < W ? (int)(e - c0) : W;
+      vf *taps = (vf*)scratch, *before = taps + k, *after = before + k;
+      conv_gather(taps, weight + c0 * k, k, count);
+      conv_gather(before, window ? window + (row * e + c0) * k : nullptr, k, count);
+      const vf shift = bias ? vload_some(bias + c0, count) : vzero();
+      const ConvColumn column = {x + row * l * e + c0, before, taps, ids ? ids + row * l : nullptr, e, k, count, shift};
 
-    float* out = y + row * l * e + c0;
-    if (k == 4) {
-      conv_row<4>(column, out, length, silu);
-    } else {
-      conv_row<0>(column, out, length, silu);
-    }
-    for (int64_t t = length; t < l; t++) vstore_some(out + t * e, vzero(), count);
-    if (!window_out) return;
-    for (int64_t j = 0; j < k; j++) {
-      const int64_t s = length - k + j;
-      const bool same = length == 0 || column.related(s, length - 1);
-      const vf value = same ? column.input(s) : vzero();
-      for (int i = 0; i < count; i++) window_out[(row * e + c0 + i) * k + j] = value[i];
+      float* out = y + row * l * e + c0;
+      if (k == 4) {
+        conv_row<4>(column, out, length, silu);
+      } else {
+        conv_row<0>(column, out, length, silu);
+      }
+      for (int64_t t = length; t < l; t++) vstore_some(out + t * e, vzero(), count);
+      if (!window_out) continue;
+      for (int64_t j = 0; j < k; j++) {
+        const int64_t s = length - k + j;
+        const bool same = length == 0 || column.related(s, length - 1);
+        after[j] = same ? column.input(s) : vzero();
+      }
+      transpose(window_out + (row * e + c0) * k, k, (const float*)after, W, k, count, 1.0f);
     }
   });
 }

@@ -39,45 +39,16 @@ VEC_FN void scan_blocks(int64_t n, const F& body) {
 }
 
 // ---- layouts --------------------------------------------------------------------------------------------------------
-// out[j * out_step + i] = in[i * in_step + j] * scale for i, j < 4.
-VEC_FN void scan_transpose4(float* out, int64_t out_step, const float* in, int64_t in_step, float scale) {
-  typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
-  const vec4 a = *(const four*)in, b = *(const four*)(in + in_step);
-  const vec4 c = *(const four*)(in + 2 * in_step), d = *(const four*)(in + 3 * in_step);
-  const vec4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), AB = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const vec4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  *(four*)out = __builtin_shufflevector(ab, cd, 0, 1, 4, 5) * scale;
-  *(four*)(out + out_step) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7) * scale;
-  *(four*)(out + 2 * out_step) = __builtin_shufflevector(AB, CD, 0, 1, 4, 5) * scale;
-  *(four*)(out + 3 * out_step) = __builtin_shufflevector(AB, CD, 2, 3, 6, 7) * scale;
-}
-
-// out (columns, rows) = scale * in (rows, columns), stored out_step and in_step apart.
-VEC_FN void scan_transpose(float* out, int64_t out_step, const float* in, int64_t in_step, int64_t rows, int64_t columns,
-                           float scale) {
-  int64_t i = 0;
-  for (; i + 4 <= rows; i += 4) {
-    int64_t j = 0;
-    for (; j + 4 <= columns; j += 4) scan_transpose4(out + j * out_step + i, out_step, in + i * in_step + j, in_step, scale);
-    for (; j < columns; j++) {
-      for (int64_t k = i; k < i + 4; k++) out[j * out_step + k] = in[k * in_step + j] * scale;
-    }
-  }
-  for (; i < rows; i++) {
-    for (int64_t j = 0; j < columns; j++) out[j * out_step + i] = in[i * in_step + j] * scale;
-  }
-}
-
 // (channels, n) in memory <-> n vectors of channels. Lanes without a channel are zero.
 VEC_FN void scan_read_states(vf* out, const float* p, int64_t n, int count, float scale = 1.0f) {
   if (!p || count < W) {
     for (int64_t i = 0; i < n; i++) out[i] = vzero();
   }
-  if (p) scan_transpose((float*)out, W, p, n, count, n, scale);
+  if (p) transpose((float*)out, W, p, n, count, n, scale);
 }
 
 VEC_FN void scan_write_states(float* p, const vf* in, int64_t n, int count) {
-  scan_transpose(p, n, (const float*)in, W, n, count, 1.0f);
+  transpose(p, n, (const float*)in, W, n, count, 1.0f);
 }
 
 // One of B and C: where its numbers are, and how channels find them.
@@ -176,6 +147,8 @@ struct ScanForward {
   }
 };
 
+#include "scan-step.cc"
+
 static void scan_forward(const Args& args, const Ctx& ctx) {
   const float *u = args.f(0), *delta = args.f(1), *A = args.f(2), *B = args.f(3), *C = args.f(4), *D = args.f(5);
   const float *z = args.f(6), *delta_bias = args.f(7), *state = args.f(8);
@@ -184,6 +157,7 @@ static void scan_forward(const Args& args, const Ctx& ctx) {
   const int64_t b = args.n(14), l = args.n(15), e = args.n(16), n = args.n(17);
   const int64_t b_groups = args.n(18), c_groups = args.n(19), softplus = args.n(20);
   const int64_t blocks = (e + W - 1) / W, chunks = (l + SCAN_CHUNK - 1) / SCAN_CHUNK;
+  if (l == 1 && scan_step(args, ctx)) return;
 
   ctx.parallel(b * blocks, [=](int64_t task, char* scratch) {
     const int64_t row = task / blocks, c0 = task % blocks * W;

@@ -176,7 +176,7 @@ static __attribute__((noinline)) SsdMatrix ssd_weighted(SsdMatrix from, const fl
 
 static __attribute__((noinline)) void ssd_transpose(float* out, int64_t out_step, const float* in, int64_t in_step,
                                                     int64_t rows, int64_t columns) {
-  scan_transpose(out, out_step, in, in_step, rows, columns, 1.0f);
+  transpose(out, out_step, in, in_step, rows, columns, 1.0f);
 }
 
 // Transposed, (columns, rows) in rows of whole vectors; what stands behind the numbers is not looked at by anyone.
