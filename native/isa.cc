@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "dispatch.h"
+#include "include/dots.h"
 #include "include/kernels.h"
 #include "include/transpose.h"
 #include "include/vec.h"
@@ -16,6 +17,9 @@ namespace MAMBA_ISA {
 #include "kernels/reduce.cc"
 #include "kernels/copy.cc"
 #include "kernels/matmul.cc"
+#include "kernels/narrow-panels.cc"
+#include "kernels/narrow-vnni.cc"
+#include "kernels/narrow-product.cc"
 #include "kernels/narrow.cc"
 #include "kernels/norm.cc"
 #include "kernels/conv.cc"

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it, test } from 'vitest';
 import { type Backend, withDevice } from '../src/backend/backend.ts';
 import { sizeClass } from '../src/backend/cpu.ts';
+import { deviceBytes } from '../src/base/panels.ts';
 import { memorySource } from '../src/base/source.ts';
 import type { WeightDType } from '../src/base/weight-types.ts';
 import {
@@ -198,12 +199,16 @@ describe.each(devices)('on $label', ({ backend }) => {
       const wide = await widened(model);
       const ids = rowsOf(expected('input_ids.S7'));
       const [got, want] = [await forward(model, ids), await forward(wide, ids)];
-      expect(maxAbsDiff(got, want)).toBeLessThan(LOGITS);
       // It is the model: nearer to the stored logits than these are to one another.
       const exact = Float64Array.from(expected('logits.S7').data);
-      const spread = Math.sqrt(exact.reduce((sum, x) => sum + x * x, 0) / exact.length);
-      const error = Math.sqrt(got.reduce((sum, x, i) => sum + (x - exact[i]!) ** 2, 0) / exact.length);
-      expect(error).toBeLessThan(spread / 2);
+      const size = (x: Float32Array, y: Float32Array | Float64Array) =>
+        Math.sqrt(x.reduce((sum, value, i) => sum + (value - y[i]!) ** 2, 0) / x.length);
+      expect(size(got, exact)).toBeLessThan(
+        size(Float32Array.from(exact), new Float64Array(exact.length)) / 2,
+      );
+      // Beside q8 and q4 activations are rounded too, in steps 256 times finer than those of q8 and more than those of q4.
+      if (weights.startsWith('q')) expect(size(got, want)).toBeLessThan(size(want, exact) / 64);
+      else expect(maxAbsDiff(got, want)).toBeLessThan(LOGITS);
       expect(await greedy(model, ids[0]!)).toEqual(await greedy(wide, ids[0]!));
       model.dispose();
       wide.dispose();
@@ -218,9 +223,15 @@ describe.each(devices)('on $label', ({ backend }) => {
     const model = await load(path, backend, weights);
     const room = (bytes: number) =>
       backend.name === 'reference' ? Math.ceil(bytes / 64) * 64 : sizeClass(bytes);
-    const own = model.parameters().reduce((sum, { sizeBytes }) => sum + room(sizeBytes), 0);
+    const own = model
+      .parameters()
+      .reduce((sum, { dtype, shape }) => sum + room(deviceBytes(dtype, shape)), 0);
     expect(backend.memory.liveBytes - before).toBe(own);
-    expect(backend.memory.peakBytes - before).toBe(own);
+    // Blocks on their way into panels: one piece of one matrix, here the whole.
+    const blocks = model.parameters().filter(({ dtype }) => dtype.startsWith('q'));
+    const largest = Math.max(0, ...blocks.map(({ sizeBytes }) => room(sizeBytes)));
+    expect(backend.memory.peakBytes - before).toBeGreaterThanOrEqual(own);
+    expect(backend.memory.peakBytes - before).toBeLessThanOrEqual(own + largest);
     const bits = { bf16: 16, f16: 16, q8: 8.5, q4: 4.5, f32: 32 }[weights ?? 'bf16'];
     const { in_proj } = model.backbone.layers[0]!.mixer;
     expect((8 * in_proj.weight.sizeBytes) / in_proj.weight.size).toBe(bits);

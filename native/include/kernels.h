@@ -24,6 +24,7 @@ constexpr int64_t NORM_BLOCKS = 32;
 constexpr int64_t ATTENTION_BLOCK = 128;
 constexpr int64_t ATTENTION_WIDTH = 512;
 constexpr int64_t ANGLE_HEADS = 8;
+constexpr int64_t PRECISION_F32 = 0, PRECISION_BF16 = 1, PRECISION_INT8 = 2;
 
 // Scratch of one thread: 64-byte aligned, contents undefined at the start of a task.
 constexpr int64_t SCRATCH_BYTES = 4 << 20;

@@ -1,5 +1,6 @@
-// Weights in narrow storage (include/widen.h): conversion, table rows, and products that widen as they read. A product is that
-// of matmul.cc with another way of reading its right operand, in the same order: the same bits as with widened weights.
+// Weights in narrow storage: conversion, table rows, products. 16-bit weights (include/widen.h) are widened as they are read: a
+// product is that of matmul.cc with another way of reading its right operand, in the same order, the same bits as with widened
+// weights. q8 and q4 lie in panels, and their products are of integers (narrow-product.cc).
 
 // Elements per task of a conversion; whole blocks.
 constexpr int64_t NA_CHUNK = 1 << 14;
@@ -25,16 +26,35 @@ static void narrow_widen(const char* from, int64_t count, float* to) {
   }
 }
 
+// Row `index` of panels to float32, block by block.
+template <class F>
+static void narrow_widen_row(const char* panels, int64_t index, int64_t d, float* to) {
+  const int64_t width = d / NP_BLOCK;
+  char block[F::BYTES];
+  for (int64_t b = 0; b < width; b++) {
+    panels_move<F, false>((char*)panels, block, width, index * width + b, 1);
+    narrow_widen<F>(block, NP_BLOCK, to + b * NP_BLOCK);
+  }
+}
+
 static void widen_kernel(const Args& args, const Ctx& ctx) {
   const char* x = (const char*)args.bits(0);
   float* y = args.f(1);
-  const int64_t count = args.n(3);
+  const int64_t rows = args.n(3), d = args.n(4), count = rows * d;
+  if (count == 0) return;
   narrow_with(args.n(2), [&](auto format) {
     using F = decltype(format);
-    ctx.parallel((count + NA_CHUNK - 1) / NA_CHUNK, [&](int64_t task, char*) {
-      const int64_t begin = task * NA_CHUNK, left = count - begin;
-      narrow_widen<F>(x + weight_bytes<F>(begin), left < NA_CHUNK ? left : NA_CHUNK, y + begin);
-    });
+    if constexpr (F::STEP == W) {
+      ctx.parallel((count + NA_CHUNK - 1) / NA_CHUNK, [&](int64_t task, char*) {
+        const int64_t begin = task * NA_CHUNK, left = count - begin;
+        narrow_widen<F>(x + weight_bytes<F>(begin), left < NA_CHUNK ? left : NA_CHUNK, y + begin);
+      });
+    } else {
+      ctx.parallel((rows + NP_ROWS - 1) / NP_ROWS, [&](int64_t task, char*) {
+        const int64_t last = (task + 1) * NP_ROWS < rows ? (task + 1) * NP_ROWS : rows;
+        for (int64_t i = task * NP_ROWS; i < last; i++) narrow_widen_row<F>(x, i, d, y + i * d);
+      });
+    }
   });
 }
 
@@ -49,9 +69,28 @@ static void gatherRowsNarrow_kernel(const Args& args, const Ctx& ctx) {
     using F = decltype(format);
     ctx.parallel((count + group - 1) / group, [&](int64_t task, char*) {
       const int64_t last = (task + 1) * group < count ? (task + 1) * group : count;
-      for (int64_t i = task * group; i < last; i++)
-        narrow_widen<F>(table + ids[i] * weight_bytes<F>(d), d, y + i * d);
+      for (int64_t i = task * group; i < last; i++) {
+        if constexpr (F::STEP == W) narrow_widen<F>(table + ids[i] * weight_bytes<F>(d), d, y + i * d);
+        else narrow_widen_row<F>(table, ids[i], d, y + i * d);
+      }
     });
+  });
+}
+
+// Blocks of a tensor between the order of files and panels.
+template <bool PACK>
+static void panels_kernel(const Args& args, const Ctx& ctx) {
+  char *x = (char*)args.bits(0), *y = (char*)args.bits(1);
+  char *panels = PACK ? y : x, *blocks = PACK ? x : y;
+  const int64_t width = args.n(3) / NP_BLOCK, first = args.n(4), count = args.n(5), group = NA_CHUNK / NP_BLOCK;
+  narrow_with(args.n(2), [&](auto format) {
+    using F = decltype(format);
+    if constexpr (F::STEP != W) {
+      ctx.parallel((count + group - 1) / group, [&](int64_t task, char*) {
+        const int64_t at = task * group, left = count - at;
+        panels_move<F, PACK>(panels, blocks + at * F::BYTES, width, first + at, left < group ? left : group);
+      });
+    }
   });
 }
 
@@ -79,15 +118,21 @@ static void linearNarrow_kernel(const Args& args, const Ctx& ctx) {
   const float *a = args.f(0), *bias = args.f(3);
   const char* w = (const char*)args.bits(1);
   float* c = args.f(2);
-  MatmulShape s;
-  s.m = args.n(4), s.n = args.n(5), s.k = args.n(6);
-  s.transA = false, s.transB = true, s.accumulate = s.bf16 = false;
-  s.lda = s.ldb = s.k;
-  const int64_t row = args.n(8);
+  const int64_t m = args.n(4), n = args.n(5), k = args.n(6), row = args.n(8), precision = args.n(9);
   narrow_with(args.n(7), [&](auto format) {
     using F = decltype(format);
-    const MatmulRight b = {w + row * weight_bytes<F>(s.k), 0, weight_bytes<F>(s.k), narrow_pack<F>, matvec_rows<F>};
-    matmul_run(ctx, s, 1, a, 0, b, c, 0, bias);
+    if constexpr (F::STEP == W) {
+      MatmulShape s;
+      s.m = m, s.n = n, s.k = k;
+      s.transA = false, s.transB = true, s.accumulate = false, s.bf16 = precision == PRECISION_BF16;
+      s.lda = s.ldb = s.k;
+      const int64_t row_bytes = weight_bytes<F>(k);
+      const MatmulRight b = {w + row * row_bytes, 0, row_bytes, narrow_pack<F>,
+                             s.bf16 ? matvec_rows<RoundedToBf16<F>, true> : matvec_rows<F>};
+      matmul_run(ctx, s, 1, a, 0, b, c, 0, bias);
+    } else {
+      product_run<F>(ctx, {m, n, k, row, precision == PRECISION_INT8}, a, w, c, bias);
+    }
   });
 }
 
@@ -135,8 +180,10 @@ static void narrow_kernel(const Args& args, const Ctx& ctx) {
 }
 
 static const Entry narrow_entries[] = {
-    {"widen", 4, widen_kernel},
+    {"widen", 5, widen_kernel},
     {"narrow", 4, narrow_kernel},
-    {"linearNarrow", 9, linearNarrow_kernel},
+    {"pack", 6, panels_kernel<true>},
+    {"unpack", 6, panels_kernel<false>},
+    {"linearNarrow", 10, linearNarrow_kernel},
     {"gatherRowsNarrow", 7, gatherRowsNarrow_kernel},
 };

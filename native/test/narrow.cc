@@ -1,5 +1,6 @@
-// Cases of narrow storage: conversion, table rows and products. A product must have the bits of the product with the widened
-// weights, on every instruction set: the wanted values are those that `matmul` gives.
+// Cases of narrow storage: conversion, packing, table rows and products. A product with 16-bit weights must have the bits of the
+// product with the widened ones, on every instruction set: the wanted values are those that `matmul` gives. With q8 and q4 it must
+// lie as near to the exact one as rounded activations allow, and a row must have the same bits alone.
 #include <string.h>
 
 #include "harness.h"
@@ -57,8 +58,8 @@ void test_formats() {
     from_bf16.push_back(float_of((uint32_t)i << 16));
     from_f16.push_back(widened((uint16_t)i));
   }
-  Call("widen").label("bf16").bits(all).out_bits(from_bf16).nums({0, 65536}).check();
-  Call("widen").label("f16").bits(all).out(from_f16).nums({1, 65536}).check();
+  Call("widen").label("bf16").bits(all).out_bits(from_bf16).nums({0, 2, 32768}).check();
+  Call("widen").label("f16").bits(all).out(from_f16).nums({1, 1, 65536}).check();
 
   // Ties and the ends of the range, then floats of any exponent, then those that halves can hold.
   Floats x = {0.0f, -0.0f, 1.0f, 1 + 0x1p-8f, 1 + 3 * 0x1p-8f, 1 + 0x1p-11f, 1 + 3 * 0x1p-11f, 65504, 65519.99f, 65520, -65520,
@@ -108,13 +109,37 @@ Floats values_of(int format, const Halves& x) {
   return y;
 }
 
+// Blocks of rows of d elements in panels of 16 rows: words of four bytes side by side, the scales behind them. 16-bit
+// elements stay where they are.
+Halves stored(int format, const Halves& x, int64_t rows, int64_t d) {
+  if (format < Q8) return x;
+  const int64_t bytes = 2 * units_of(format), width = d / 32;
+  Halves y((rows + 15) / 16 * 16 * width * units_of(format), 0x7e7e);
+  for (int64_t i = 0; i < rows * width; i++) {
+    const char* from = (const char*)x.data() + i * bytes;
+    const int64_t row = i / width, lane = row % 16;
+    char* to = (char*)y.data() + (row / 16 * width + i % width) * 16 * bytes;
+    for (int64_t at = 0; at < bytes - 2; at++) to[at / 4 * 64 + lane * 4 + at % 4] = from[2 + at];
+    memcpy(to + (bytes - 2) * 16 + 2 * lane, from, 2);
+  }
+  return y;
+}
+
 void test_blocks() {
   for (const int format : {Q8, Q4}) {
-    for (const int64_t count : {0, 32, 64, 96, 20000 * 32}) {
-      const Halves x = weights(format, count, true);
+    const int64_t shapes[][2] = {{0, 1}, {1, 1}, {17, 3}, {48, 2}, {1000, 20}};  // rows, blocks of a row
+    for (const auto& [rows, width] : shapes) {
+      const double d = 32 * (double)width, count = (double)(rows * width);
+      const Halves x = weights(format, 32 * rows * width, true), panels = stored(format, x, rows, 32 * width);
       const Floats y = values_of(format, x);
-      const double numbers[] = {(double)format, (double)count};
-      Call("widen").label(NAMES[format]).bits(x).out(Balls(y.begin(), y.end())).nums({numbers[0], numbers[1]}).check();
+      Call("widen").label(NAMES[format]).bits(panels).out(Balls(y.begin(), y.end())).nums({(double)format, (double)rows, d}).check();
+      Call("unpack").label(NAMES[format]).bits(panels).out_bits(x).nums({(double)format, d, 0, count}).check();
+      if (rows % 16 == 0) Call("pack").label(NAMES[format]).bits(x).out_bits(panels).nums({(double)format, d, 0, count}).check();
+      if (rows < 2) continue;
+      // From the middle of a row on.
+      const int64_t units = units_of(format), first = rows * width / 2 + 1;
+      const Halves part(x.begin() + first * units, x.end());
+      Call("unpack").label(NAMES[format]).bits(panels).out_bits(part).nums({(double)format, d, (double)first, count - first}).check();
     }
   }
 }
@@ -129,29 +154,52 @@ void test_table(int format) {
     for (const float place : uniform(count, 0, (double)rows)) ids.push_back(place < rows ? (int32_t)place : 0);
     Floats gathered;
     for (const int32_t id : ids) gathered.insert(gathered.end(), wide.begin() + id * d, wide.begin() + (id + 1) * d);
-    Call("gatherRowsNarrow").label(NAMES[format]).bits(table).ids(ids).out(Balls(gathered.begin(), gathered.end()))
+    Call("gatherRowsNarrow").label(NAMES[format]).bits(stored(format, table, rows, d)).ids(ids).out(Balls(gathered.begin(), gathered.end()))
         .nums({(double)count, (double)rows, (double)d, (double)format}).check();
   }
 }
 
 void test_product(int format, int64_t m, int64_t n, int64_t k, int64_t row, bool with_bias) {
   const Floats a = normal(m * k), bias = normal(with_bias ? n : 0);
-  const Halves w = weights(format, (row + n) * k, false);
+  const Halves w = weights(format, (row + n) * k, false), held = stored(format, w, row + n, k);
   const Floats all = values_of(format, w), wide(all.begin() + row * k, all.end());
-  Balls c;
-  for (int64_t i = 0; i < m * n; i++) {
-    Sum sum;
-    for (int64_t p = 0; p < k; p++) sum += Ball(a[i / n * k + p]) * wide[i % n * k + p];
-    if (with_bias) sum += bias[i % n];
-    c.push_back(sum.total());
-  }
   const double sizes[] = {(double)m, (double)n, (double)k};
   const std::string label = NAMES[format] + (' ' + std::to_string(m)) + ' ' + std::to_string(n) + ' ' + std::to_string(k);
-  Call plain("matmul"), narrow("linearNarrow");
-  plain.label(label).in(a).in(wide).out(c).maybe(bias).nums({1, sizes[0], sizes[1], sizes[2], 0, 1, 0, 0, 0, 0, 0});
-  const Floats want = plain.check();
-  narrow.label(label).in(a).bits(w).out_bits(want).maybe(bias);
-  narrow.nums({sizes[0], sizes[1], sizes[2], (double)format, (double)row}).check();
+  for (const int precision : {0, format < Q8 ? 1 : 2}) {
+    Balls c;
+    const double share = format < Q8 ? 0 : 0.5 / (precision == 2 ? 127 : 32512) + 3.01 * EPS;
+    for (int64_t i = 0; i < m * n; i++) {
+      Sum sum;
+      double top = 0, size = 0, rounding = 0;
+      for (int64_t p = 0; p < k; p++) {
+        const float x = a[i / n * k + p], y = wide[i % n * k + p];
+        const bool bf16 = precision == 1;
+        sum += Ball(bf16 ? float_of((uint32_t)to_bf16(x) << 16) : x) * (bf16 ? float_of((uint32_t)to_bf16(y) << 16) : y);
+        top = p % 32 == 0 ? fabs(x) : fmax(top, fabs(x));
+        size = p % 32 == 0 ? fabs(y) : size + fabs(y);
+        if (p % 32 == 31) rounding += top * share * size;
+      }
+      if (with_bias) sum += bias[i % n];
+      const Ball total = sum.total();
+      c.push_back({total.v, total.r + (format < Q8 ? 0 : rounding)});
+    }
+    const double last[] = {(double)format, (double)row, (double)precision};
+    Floats want;
+    if (format < Q8) {
+      Call plain("matmul");
+      plain.label(label).in(a).in(wide).out(c).maybe(bias).nums({1, sizes[0], sizes[1], sizes[2], 0, 1, 0, 0, 0, 0, last[2]});
+      want = plain.check();
+    } else {
+      Call rounded("linearNarrow");
+      rounded.label(label).in(a).bits(held).out(c).maybe(bias).nums({sizes[0], sizes[1], sizes[2], last[0], last[1], last[2]});
+      want = rounded.check();
+    }
+    // All rows with 16 bits, the last one alone with blocks.
+    const int64_t rows = format < Q8 || m == 0 ? m : 1;
+    Call narrow("linearNarrow");
+    narrow.label(label).in(Floats(a.end() - rows * k, a.end())).bits(held).out_bits(Floats(want.end() - rows * n, want.end()));
+    narrow.maybe(bias).nums({(double)rows, sizes[1], sizes[2], last[0], last[1], last[2]}).check();
+  }
 }
 
 }  // namespace

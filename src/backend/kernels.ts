@@ -36,7 +36,7 @@ export type UnaryOp = (typeof UNARY)[number];
 export const BINARY = ['add', 'sub', 'mul', 'div', 'max', 'min'] as const;
 export type BinaryOp = (typeof BINARY)[number];
 
-/** Storage formats of weights, as `format` counts them. q8 and q4 are rows of blocks of 32 (base/blocks.ts). */
+/** Storage formats of weights, as `format` counts them. q8 and q4 are blocks of 32 (base/blocks.ts) in panels (base/panels.ts). */
 export const NARROW = ['bf16', 'f16', 'q8', 'q4'] as const;
 
 export const KERNELS = {
@@ -163,13 +163,21 @@ export const KERNELS = {
     precision: 'int',
   }, // prettier-ignore
 
-  // The family narrow. `format` indexes NARROW; every widened value is exact in float32.
-  /** float32 <- narrow; count is a multiple of 32 for q8 and q4. */
-  widen: { x: 'bits', y: 'out', format: 'int', count: 'int' },
+  // The family narrow. `format` indexes NARROW; every widened value is exact in float32. `d` is a multiple of 32 for q8 and q4.
+  /** float32 y (rows, d) <- narrow. */
+  widen: { x: 'bits', y: 'out', format: 'int', rows: 'int', d: 'int' },
   /** 16-bit <- float32, round to nearest even; `format` is bf16 or f16. */
   narrow: { x: 'in', y: 'bitsOut', format: 'int', count: 'int' },
-  /** c (m, n) = a (m, k) w[row .. row + n]^T + bias (n); w is stored (rows, k), k a multiple of 32 for q8 and q4. The same bits
-   *  as `matmul` with transB on the widened rows: float32 activations and sums, whatever the format. */
+  /** The panels y of a tensor with rows of d elements <- `count` blocks x, the first of which is block `first` of the tensor,
+   *  counted row by row. The rest of y keeps its values. `format` is q8 or q4. */
+  pack: { x: 'bits', y: 'bitsOut', format: 'int', d: 'int', first: 'int', count: 'int' },
+  /** `count` blocks y <- panels x, from block `first` on. */
+  unpack: { x: 'bits', y: 'bitsOut', format: 'int', d: 'int', first: 'int', count: 'int' },
+  /** c (m, n) = a (m, k) w[row .. row + n]^T + bias (n); w is stored (rows, k), k a multiple of 32 for q8 and q4.
+   *  bf16 and f16: the same bits as `matmul` with transB and this precision on the widened rows. q8 and q4: a is rounded to integers
+   *  too, per row and block of 32: a = s q, s = max |a| / levels, levels 32512, or 127 with precision 2. The sum of a block is an exact
+   *  integer, c = sum of s d (sum of q qw) over blocks in order, in float32: the same bits for any m, row and split. A block with a
+   *  number that is not finite makes c NaN. Precision 1 says nothing here, nor 2 above. */
   linearNarrow: {
     a: 'in',
     w: 'bits',
@@ -180,6 +188,7 @@ export const KERNELS = {
     k: 'int',
     format: 'int',
     row: 'int',
+    precision: 'int',
   }, // prettier-ignore
   /** y (count, d) = the widened rows table (rows, d)[ids]; ids are in range (checked before). */
   gatherRowsNarrow: {

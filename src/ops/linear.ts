@@ -57,7 +57,7 @@ export function splitLinear(
   const products = blocks.map((size, i) => {
     const b = bias && part(bias, i);
     return isNarrow(weight.dtype)
-      ? raw.linearNarrow(flat, weight, starts[i]!, size, b)
+      ? raw.linearNarrow(flat, weight, starts[i]!, size, { bias: b, precision })
       : raw.matmul(flat, part(weight, i), { transB: true, bias: b, precision: widePrecision });
   });
   const outputs = (isJoint ? columnsOf(products[0]!, sizes) : products).map((y, i) =>

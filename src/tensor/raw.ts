@@ -342,11 +342,19 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
 }
 
 /** c (m, n) = a (m, k) w[row .. row + n]^T + bias (n), w (rows, k) being narrow. No checks. */
-export function linearNarrow(a: Tensor, w: Tensor, row: number, n: number, bias: Tensor | null): Tensor {
+export function linearNarrow(
+  a: Tensor,
+  w: Tensor,
+  row: number,
+  n: number,
+  options: { bias: Tensor | null; precision: Precision },
+): Tensor {
   const [m, k] = a.dims(2);
   const c = Tensor.empty([m, n], 'f32', a.device);
   const format = NARROW.indexOf(w.dtype as NarrowDType);
-  if (c.size > 0) kernelOf(a.device, 'linearNarrow')({ a, w, c, bias, m, n, k, format, row });
+  const { bias } = options;
+  const precision = PRECISIONS.indexOf(options.precision);
+  if (c.size > 0) kernelOf(a.device, 'linearNarrow')({ a, w, c, bias, m, n, k, format, row, precision });
   return c;
 }
 
@@ -361,8 +369,9 @@ export function cast(x: Tensor, dtype: DType): Tensor {
   const y = Tensor.empty(x.shape, dtype, x.device);
   const count = x.size;
   if (count === 0) return y;
-  if (dtype === 'f32')
-    kernelOf(x.device, 'widen')({ x, y, format: NARROW.indexOf(x.dtype as NarrowDType), count });
-  else kernelOf(x.device, 'narrow')({ x, y, format: NARROW.indexOf(dtype as NarrowDType), count });
+  if (dtype === 'f32') {
+    const d = x.shape.at(-1) ?? 1;
+    kernelOf(x.device, 'widen')({ x, y, format: NARROW.indexOf(x.dtype as NarrowDType), rows: count / d, d });
+  } else kernelOf(x.device, 'narrow')({ x, y, format: NARROW.indexOf(dtype as NarrowDType), count });
   return y;
 }

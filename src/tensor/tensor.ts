@@ -4,18 +4,22 @@
  * to let go returns the buffer to the device's pool. `scope` (scope.ts) disposes handles in bulk.
  */
 import { type Backend, type BufferRef, currentDevice, kernelOf, type Storage } from '../backend/backend.ts';
+import { BLOCK } from '../base/blocks.ts';
 import {
   type DType,
   type HostArray,
   hostArray,
   LAYOUTS,
+  rawStorage,
   storageBytes,
   type TypedArray,
 } from '../base/dtype.ts';
 import { DTypeError, ShapeError, StateError } from '../base/errors.ts';
+import { deviceBytes, inPanels } from '../base/panels.ts';
 import type { Rng } from '../base/rng.ts';
 import { type Shape, showShape, sizeOf } from '../base/shape.ts';
 import { toFloats } from '../base/weight-types.ts';
+import { type PanelTensor, readPanels, writePanels } from './panels.ts';
 
 /** A counted device buffer. A deferred one takes no memory before its first use. */
 export class Block {
@@ -122,12 +126,12 @@ export class Tensor implements BufferRef {
 
   /** An uninitialised tensor. */
   static empty(shape: Shape, dtype: DType = 'f32', device: Backend = currentDevice()): Tensor {
-    return new Tensor(new Block(device, storageBytes(dtype, sizeOf(shape))), shape, dtype);
+    return new Tensor(new Block(device, deviceBytes(dtype, shape)), shape, dtype);
   }
 
   /** An uninitialised tensor that takes memory when it is first written or read. */
   static deferred(shape: Shape, dtype: DType = 'f32', device: Backend = currentDevice()): Tensor {
-    return new Tensor(new Block(device, storageBytes(dtype, sizeOf(shape)), true), shape, dtype);
+    return new Tensor(new Block(device, deviceBytes(dtype, shape), true), shape, dtype);
   }
 
   /** Copies host data. The dtype follows the array: Int32Array makes i32, everything else f32 unless said; narrow types as `write`. */
@@ -251,7 +255,7 @@ export class Tensor implements BufferRef {
         `write: expected ${this.size} elements for ${showShape(this.shape)}, got ${count}.`,
       );
     }
-    if (count > 0) this.device.write(this, this.dtype, data);
+    if (count > 0) this.#write(0, data);
     if (this.host) this.host = Int32Array.from(data);
   }
 
@@ -263,30 +267,42 @@ export class Tensor implements BufferRef {
   /** Overwrites elements from `at` on (row-major; whole blocks for q8 and q4). */
   writeAt(at: number, data: HostArray): void {
     const count = countOf(data, this.dtype);
-    const from = this.#place('writeAt', at, count);
-    if (count > 0) this.device.write(from, this.dtype, data);
+    this.#check('writeAt', at, count);
+    if (count > 0) this.#write(at, data);
     this.host?.set(data, at);
   }
 
   /** Copies `count` elements from `at` on to the host, in the form of `data()`. */
   async dataAt(at: number, count: number): Promise<HostArray> {
-    return this.device.read(this.#place('dataAt', at, count), this.dtype, count);
+    this.#check('dataAt', at, count);
+    const panels = this.#panels();
+    if (panels) return readPanels(panels, at / BLOCK, count / BLOCK);
+    return this.device.read({ storage: this.storage, offset: this.offset + at }, this.dtype, count);
   }
 
-  /** Where element `at` is. Blocks are counted in units of 16 bits, as kernels do. */
-  #place(op: string, at: number, count: number): BufferRef {
-    const { block, bytes } = LAYOUTS[this.dtype];
-    if (!(at >= 0 && at + count <= this.size && at % block === 0 && count % block === 0)) {
-      throw new ShapeError(
-        `${op}: expected elements in [0, ${this.size})${block > 1 ? `, whole blocks of ${block}` : ''}, got ${count} from ${at}.`,
-      );
-    }
-    return { storage: this.storage, offset: this.offset + (block > 1 ? ((at / block) * bytes) / 2 : at) };
+  #check(op: string, at: number, count: number): void {
+    const { block } = LAYOUTS[this.dtype];
+    if (at >= 0 && at + count <= this.size && at % block === 0 && count % block === 0) return;
+    throw new ShapeError(
+      `${op}: expected elements in [0, ${this.size})${block > 1 ? `, whole blocks of ${block}` : ''}, got ${count} from ${at}.`,
+    );
+  }
+
+  #write(at: number, data: TypedArray | readonly number[]): void {
+    const panels = this.#panels();
+    if (panels) writePanels(panels, at / BLOCK, rawStorage(panels.dtype, data) as Uint8Array);
+    else this.device.write({ storage: this.storage, offset: this.offset + at }, this.dtype, data);
+  }
+
+  /** This tensor as one in panels, where its type has them. */
+  #panels(): PanelTensor | null {
+    if (!inPanels(this.dtype)) return null;
+    return { device: this.device, dtype: this.dtype, d: this.shape.at(-1) ?? 0, at: this };
   }
 
   /** Copies the values to the host, row-major: f32 as Float32Array, i32 as Int32Array, the others raw. */
   async data(): Promise<HostArray> {
-    return this.device.read(this, this.dtype, this.size);
+    return this.dataAt(0, this.size);
   }
 
   /** The values as float32; narrow ones are widened exactly. */

@@ -27,10 +27,10 @@ import {
   ULPS,
   ZERO,
 } from './ball.ts'; // prettier-ignore
-import { widened } from './cases/narrow.ts';
 import { gatedNormBound, gatedNormGradBound } from './gated-norm-bounds.ts';
 import { type Case, magnitude, type Operands, type Result } from './harness.ts';
 import { turnHeadsBound, turnHeadsGradBound } from './heads-bounds.ts';
+import { linearNarrowBound } from './narrow-bounds.ts';
 import { angleScanBound, angleScanGradBound, rotateBound, rotateGradBound } from './rotation-bounds.ts';
 import { scanBound, scanGradBound } from './scan-bounds.ts';
 import { ssdBound, ssdGradBound } from './ssd-bounds.ts';
@@ -142,19 +142,7 @@ const TWINS: Twins = {
     return estimates;
   },
 
-  linearNarrow(o) {
-    const w = widened(o.format, o.w);
-    const c: Estimate = [];
-    for (let i = 0; i < o.m * o.n; i++) {
-      const [row, column] = [Math.floor(i / o.n), i % o.n];
-      const terms = o.bias ? [at(o.bias, column)] : [];
-      for (let p = 0; p < o.k; p++) {
-        terms.push(mul(at(o.a, row * o.k + p), at(w, (o.row + column) * o.k + p)));
-      }
-      c.push(sum(terms));
-    }
-    return { c };
-  },
+  linearNarrow: linearNarrowBound,
 
   norm(o) {
     const estimates: Estimates = { y: [], rstd: [] };

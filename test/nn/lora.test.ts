@@ -176,7 +176,14 @@ describe.each(devices)('on $label', ({ backend: device }) => {
     const wide = { ...values, W: await layer.weight.floats() };
     const { A, B } = layer.lora!;
     const got = run(device, values, 32, (x) => layer.split(x, [5, 2]), A, B);
-    await expectClose(got, dense(wide, shape), dense(absolute(wide), shape), boundOf(shape));
+    const bound = boundOf(shape);
+    // Beside blocks an activation below 1 is off by half a step of 1 / 32512 and three roundings, in the outputs alone.
+    const activation = dtype.startsWith('q') ? 0.5 / 32512 + 3.01 * 2 ** -24 : 0;
+    const weights = wide.W.reduce((sum, w) => sum + Math.abs(w), 0);
+    const size = dense(absolute(wide), shape).map((values, i) =>
+      values.map((x) => x + (i < 2 ? (activation * weights) / bound : 0)),
+    );
+    await expectClose(got, dense(wide, shape), size, bound);
     expect(() => mergeLora(new Holder(layer))).toThrow(UnsupportedError);
     expect(() => mergeLora(new Holder(layer))).toThrow(`expected f32 weights, got ${dtype} for fc`);
     expect(layer.lora).not.toBeNull();

@@ -1,6 +1,6 @@
 /**
- * Products with narrow weights on every device: the bits of the same product with the weight widened to float32, forward, gradients to x and
- * bias, rows of one weight as separate results, table rows.
+ * Products with narrow weights on every device: the bits of the same product with the weight widened to float32 (q8 and q4: near them),
+ * forward, gradients to x and bias, rows of one weight as separate results, table rows.
  */
 import { describe, expect, test } from 'vitest';
 import { type Backend, withDevice } from '../../src/backend/backend.ts';
@@ -78,10 +78,13 @@ describe.each(devices)('on $label', ({ backend: device }) => {
     const twin = await evaluate(splitLinearRef, x, weight, [...parts], bias);
     expect(Object.keys(got)).toEqual(Object.keys(same));
     for (const [name, values] of Object.entries(got)) {
-      expect(values, name).toEqual(same[name]);
+      const rounded = dtype.startsWith('q') && name.startsWith('y');
+      if (!rounded) expect(values, name).toEqual(same[name]);
       // The twin adds in another order: one rounding per term, each below 1, and for the bias, in both.
       const terms = name === 'dx' ? rows : name === 'dbias' ? m : k;
-      const bound = 2 * (terms + 1) ** 2 * 2 ** -24;
+      // Beside q8 and q4, x below 1 is off by half a step of 1 / 32512, and three roundings of it.
+      const activations = rounded ? k * (0.5 / 32512 + 3.01 * 2 ** -24) : 0;
+      const bound = 2 * (terms + 1) ** 2 * 2 ** -24 + activations;
       expect(values.length, name).toBe(twin[name]!.length);
       const worst = values.reduce((top, y, i) => Math.max(top, Math.abs(y - twin[name]![i]!)), 0);
       expect(worst, name).toBeLessThanOrEqual(bound);

@@ -27,4 +27,5 @@ export const matmul = {
   },
 } satisfies Partial<Kernels>;
 
-const roundedToBf16 = (x: Floats): Floats => x.map((value: number) => bf16ToF32(f32ToBf16(value)));
+/** A copy in bfloat16, ties to even. */
+export const roundedToBf16 = (x: Floats): Floats => x.map((value: number) => bf16ToF32(f32ToBf16(value)));

@@ -1,7 +1,9 @@
 /** Cases of narrow storage: every bit pattern, products at the edges of vectors, blocks and tiles, all ranges of scales. */
 import { NARROW } from '../../../src/backend/kernels.ts';
-import { encodeBlocks } from '../../../src/base/blocks.ts';
+import { type BlockDType, encodeBlocks } from '../../../src/base/blocks.ts';
 import { bf16ToF32, f16ToF32, narrow as narrowed } from '../../../src/base/dtype.ts';
+import { deviceBytes, packPanels } from '../../../src/base/panels.ts';
+import { PRECISIONS, type Precision } from '../../../src/tensor/precision.ts';
 import { type Case, out } from '../harness.ts';
 import { define, pick, type Values } from './values.ts';
 
@@ -42,25 +44,47 @@ const isBlocks = (format: number): boolean => NARROW[format]!.startsWith('q');
 /** 16-bit units of a block, its scale included. */
 const unitsOf = (format: number): number => (NARROW[format] === 'q8' ? 17 : 9);
 
-/** The values of narrow storage, from the definition of the formats. */
-export function widened(format: number, bits: Uint16Array): Float64Array {
-  if (!isBlocks(format)) return Float64Array.from(bits, NARROW[format] === 'bf16' ? bf16ToF32 : f16ToF32);
-  const units = unitsOf(format);
+/** A quant of panels and its scale, from the definition of the layout. */
+export function quantAt(
+  format: number,
+  bits: Uint16Array,
+  d: number,
+  row: number,
+  column: number,
+): { q: number; scale: number } {
   const bytes = new DataView(bits.buffer, bits.byteOffset, bits.byteLength);
-  return Float64Array.from({ length: (bits.length / units) * 32 }, (_, i) => {
-    const [block, element] = [Math.floor(i / 32), i % 32];
-    const at = block * units * 2 + 2;
-    if (NARROW[format] === 'q8') return f16ToF32(bits[block * units]!) * bytes.getInt8(at + element);
-    const pair = bytes.getUint8(at + (element % 16));
-    return f16ToF32(bits[block * units]!) * ((element < 16 ? pair % 16 : Math.floor(pair / 16)) - 8);
+  const quants = 2 * unitsOf(format) - 2;
+  const block = (Math.floor(row / 16) * (d / 32) + Math.floor(column / 32)) * 16 * (quants + 2);
+  const [element, lane] = [column % 32, row % 16];
+  const index = element % quants;
+  const byte = bytes.getUint8(block + 64 * Math.floor(index / 4) + 4 * lane + (index % 4));
+  const scale = f16ToF32(bytes.getUint16(block + 16 * quants + 2 * lane, true));
+  if (NARROW[format] === 'q8') return { q: byte < 128 ? byte : byte - 256, scale };
+  return { q: (element < 16 ? byte % 16 : Math.floor(byte / 16)) - 8, scale };
+}
+
+/** The values (rows, d) of narrow storage, from the definition of the formats. */
+export function widened(format: number, bits: Uint16Array, rows: number, d: number): Float64Array {
+  if (!isBlocks(format)) return Float64Array.from(bits, NARROW[format] === 'bf16' ? bf16ToF32 : f16ToF32);
+  return Float64Array.from({ length: rows * d }, (_, i) => {
+    const { q, scale } = quantAt(format, bits, d, Math.floor(i / d), i % d);
+    return scale * q;
   });
 }
 
-/** Float32 values in a format: what a converted checkpoint holds. */
-function stored(format: number, values: Float32Array): Uint16Array {
+/** Blocks in the order of files -> panels, with rubbish in the rows that fill up the last. */
+function inPanels(format: number, blocks: Uint16Array, rows: number, d: number): Uint16Array {
+  const dtype = NARROW[format] as BlockDType;
+  const panels = new Uint8Array(deviceBytes(dtype, [rows, d])).fill(0x7e);
+  packPanels(dtype, d, 0, new Uint8Array(blocks.buffer), panels);
+  return new Uint16Array(panels.buffer);
+}
+
+/** Rows of float32 values in a format: what a device holds of a converted checkpoint. */
+function stored(format: number, values: Float32Array, d: number): Uint16Array {
   const dtype = NARROW[format]!;
   if (dtype === 'bf16' || dtype === 'f16') return narrowed(values, dtype);
-  return new Uint16Array(encodeBlocks(values, dtype).buffer);
+  return inPanels(format, new Uint16Array(encodeBlocks(values, dtype).buffer), d && values.length / d, d);
 }
 
 /** `count` elements of random bits. Scales, and 16-bit elements, count through `patterns`. */
@@ -80,28 +104,39 @@ const SPECIALS = [0x7c00, 0xfc00, 0x7e00, 0x7c01, 0x7f80, 0xff80, 0x7fc0, ...FIN
 interface Options {
   bias?: boolean;
   row?: number;
+  precision?: Precision;
+  /** Exponents of two that scale whole rows of activations, one after the other. */
+  scales?: readonly number[];
   /** Bit patterns of scales (q8, q4) or elements (f16, bf16) instead of those of normal weights. */
   patterns?: readonly number[];
 }
 
 function product(format: number, m: number, n: number, k: number, options: Options = {}): Case {
-  const { bias = false, row = 0, patterns } = options;
+  const { bias = false, row = 0, precision = 'f32', scales, patterns } = options;
   const extras = [
+    precision !== 'f32' && precision,
     bias && 'bias',
     row > 0 && `from row ${row}`,
+    scales && 'activations of every size',
     patterns && (patterns === SPECIALS ? 'specials' : 'edges'),
   ];
   const name = [`${NARROW[format]} (${m}, ${n}, ${k})`, ...extras].filter(Boolean).join(', ');
   return define('linearNarrow', name, (values) => {
-    const count = (row + n + 1) * k;
+    const rows = row + n + 1;
+    const bits = patterns && raw(format, values, rows * k, (i) => pick(patterns, i));
+    const a = values.normal(m * k);
+    if (scales) for (let i = 0; i < m * k; i++) a[i]! *= 2 ** pick(scales, Math.floor(i / k));
     return {
-      a: values.normal(m * k),
-      w: patterns
-        ? raw(format, values, count, (i) => pick(patterns, i))
-        : stored(format, values.normal(count)),
+      a,
+      w: !bits
+        ? stored(format, values.normal(rows * k), k)
+        : isBlocks(format)
+          ? inPanels(format, bits, rows, k)
+          : bits,
       c: out(m * n),
       bias: bias ? values.normal(n) : null,
       ...{ m, n, k, format, row },
+      precision: PRECISIONS.indexOf(precision),
     };
   });
 }
@@ -120,6 +155,12 @@ export const LARGE = NARROW.flatMap((_, format) => [
   product(format, 40, 130, 288, { bias: true, row: 2 }),
   product(format, 530, 530, 160),
   product(format, 20, 70, 1120),
+  ...(isBlocks(format)
+    ? [
+        product(format, 530, 530, 160, { precision: 'int8' }),
+        product(format, 70, 70, 1120, { precision: 'int8' }),
+      ]
+    : []),
   ...[1, 2, 5, 16, 17, 40].map((m) => product(format, m, 19, 160, { bias: true, patterns: SPECIALS })),
 ]) as Case<'linearNarrow'>[];
 
@@ -128,14 +169,28 @@ export const narrow: Case[] = NARROW.flatMap((dtype, format) => {
   const scale = isBlocks(format) ? 32 : 1;
   return [
     define('widen', `${dtype}: ${isBlocks(format) ? 'scales of every kind' : 'every pattern'}`, (values) => {
-      const x = isBlocks(format) ? raw(format, values, 4681 * 32, (i) => 14 * i) : ALL_BITS;
-      const count = isBlocks(format) ? 4681 * 32 : 65536;
-      return { x, y: out(count), format, count };
+      const [rows, d] = isBlocks(format) ? [151, 31 * 32] : [1, 65536];
+      const x = isBlocks(format)
+        ? inPanels(
+            format,
+            raw(format, values, rows * d, (i) => 14 * i),
+            rows,
+            d,
+          )
+        : ALL_BITS;
+      return { x, y: out(rows * d), format, rows, d };
     }),
-    ...[0, 1, 7, 8, 9, 33].map((count) =>
-      define('widen', `${dtype}: ${count * scale}`, (values) => {
-        const x = raw(format, values, count * scale, () => values.rng.below(0x7c00));
-        return { x, y: out(count * scale), format, count: count * scale };
+    ...[0, 1, 7, 8, 9, 33].flatMap((rows) =>
+      [1, 3].map((width) => {
+        const d = width * scale;
+        return define('widen', `${dtype}: (${rows}, ${d})`, (values) => {
+          const bits = raw(format, values, rows * d, () => values.rng.below(0x7c00));
+          return {
+            x: isBlocks(format) ? inPanels(format, bits, rows, d) : bits,
+            y: out(rows * d),
+            ...{ format, rows, d },
+          };
+        });
       }),
     ),
     ...ROWS.flatMap((m, i) =>
@@ -147,6 +202,14 @@ export const narrow: Case[] = NARROW.flatMap((dtype, format) => {
     // Across the blocks of every implementation, and cuts of the depth that are no multiples of 32.
     product(format, 1, 1030, 160, { bias: true, row: 1 }),
     product(format, 20, 33, 288, { row: 2 }),
+    ...(isBlocks(format) ? quantised(format) : []),
+    ...ROWS.map((m, i) =>
+      product(format, m, pick(COLUMNS, i), pick(depths, i), {
+        precision: isBlocks(format) ? 'int8' : 'bf16',
+        bias: i % 2 === 1,
+        row: i % 5,
+      }),
+    ),
     // Nothing to add up, nothing to compute.
     product(format, 3, 5, 0, { bias: true }),
     product(format, 0, 5, 32),
@@ -162,7 +225,7 @@ export const narrow: Case[] = NARROW.flatMap((dtype, format) => {
     ].map(([count, rows, width]) => {
       const d = isBlocks(format) ? Math.ceil(width! / 32) * 32 : width!;
       return define('gatherRowsNarrow', `${dtype}: ${count} of (${rows}, ${d})`, (values) => ({
-        table: stored(format, values.normal(rows! * d)),
+        table: stored(format, values.normal(rows! * d), d),
         ids: values.ids(count!, rows!),
         y: out(count! * d),
         ...{ count: count!, rows: rows!, d, format },
@@ -171,6 +234,45 @@ export const narrow: Case[] = NARROW.flatMap((dtype, format) => {
     ...(isBlocks(format) ? [] : toNarrow(format)),
   ];
 });
+
+/** What only blocks have: panels, their packing, activations as integers. */
+function quantised(format: number): Case[] {
+  const dtype = NARROW[format]!;
+  const units = unitsOf(format);
+  const every = [0, -20, 30, -90, -109, -112, -125, -140, 100];
+  const moves = [
+    [1, 1, 0, 1],
+    [16, 2, 0, 32],
+    [17, 3, 5, 40],
+    [40, 1, 39, 1],
+    [33, 5, 7, 0],
+    [200, 7, 3, 1390],
+  ] as const;
+  return [
+    product(format, 9, 20, 96, { scales: every, bias: true }),
+    product(format, 9, 20, 96, { scales: every, precision: 'int8' }),
+    ...moves.flatMap(([rows, width, first, count]) => {
+      const [d, name] = [32 * width, `${dtype}: ${count} blocks of (${rows}, ${32 * width}) from ${first}`];
+      return [
+        define('pack', name, (values) => ({
+          x: raw(format, values, count * 32, () => values.rng.below(65536)),
+          y: out(deviceBytes(dtype, [rows, d]) / 2),
+          ...{ format, d, first, count },
+        })),
+        define('unpack', name, (values) => ({
+          x: inPanels(
+            format,
+            raw(format, values, rows * d, () => values.rng.below(65536)),
+            rows,
+            d,
+          ),
+          y: out(count * units),
+          ...{ format, d, first, count },
+        })),
+      ];
+    }),
+  ];
+}
 
 function toNarrow(format: number): Case[] {
   const dtype = NARROW[format]!;
