@@ -1,9 +1,11 @@
 /**
- * Panels: how q8 and q4 tensors lie on a device. In files and host arrays a row is a chain of blocks (blocks.ts); a product
- * wants 16 rows side by side, so that a vector holds a piece of each. A tensor is rows of `d` elements, d its last extent.
+ * Panels: how q8 and q4 tensors lie on a device. In files and host arrays a row is a chain of blocks
+ * (blocks.ts); a product wants 16 rows side by side, so that a vector holds a piece of each. A tensor is rows
+ * of `d` elements, d its last extent.
  *
- * 16 rows make a panel (the last one is filled up), and the 16 blocks of the same 32 columns lie together: word w (4 bytes) of
- * the quants of row r at byte 64 w + 4 r, behind the quants the 16 scales. The bytes are those of the blocks, in another order.
+ * 16 rows make a panel (the last one is filled up), and the 16 blocks of the same 32 columns lie together:
+ * word w (4 bytes) of the quants of row r at byte 64 w + 4 r, behind the quants the 16 scales. The bytes are
+ * those of the blocks, in another order.
  */
 import { BLOCK, type BlockDType } from './blocks.ts';
 import { type DType, LAYOUTS, storageBytes } from './dtype.ts';
@@ -25,7 +27,10 @@ export function deviceBytes(dtype: DType, shape: Shape): number {
   return Math.ceil(rows / PANEL_ROWS) * PANEL_ROWS * storageBytes(dtype, shape.at(-1)!);
 }
 
-/** Where block `index` of a tensor with rows of `d` elements is, counted row by row: bytes of its first word and of its scale. */
+/**
+ * Where block `index` of a tensor with rows of `d` elements is, counted row by row: bytes of its first word
+ * and of its scale.
+ */
 function placeOf(size: number, d: number, index: number): [word: number, scale: number] {
   const width = d / BLOCK;
   const row = Math.floor(index / width);
@@ -34,7 +39,9 @@ function placeOf(size: number, d: number, index: number): [word: number, scale: 
   return [start + 4 * lane, start + (size - 2) * PANEL_ROWS + 2 * lane];
 }
 
-/** Puts blocks, of which the first is block `first` of a tensor with rows of `d` elements, into its panels. */
+/**
+ * Puts blocks, of which the first is block `first` of a tensor with rows of `d` elements, into its panels.
+ */
 export function packPanels(
   dtype: BlockDType,
   d: number,

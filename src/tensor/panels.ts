@@ -1,4 +1,7 @@
-/** Blocks of q8 and q4 tensors between the host, where they lie row by row, and the panels of a device (base/panels.ts). */
+/**
+ * Blocks of q8 and q4 tensors between the host, where they lie row by row, and the panels of a device
+ * (base/panels.ts).
+ */
 import { type Backend, type BufferRef, kernelOf } from '../backend/backend.ts';
 import { NARROW } from '../backend/kernels.ts';
 import { BLOCK, type BlockDType } from '../base/blocks.ts';

@@ -61,9 +61,10 @@ export function linearNarrowBound(o: Product): Estimates {
 }
 
 /**
- * What rounding the activations of q8 and q4 products changes: c with activations as they are, and the largest distance from there.
- * An activation is off by at most half a step of its block's scale; the rounded reciprocal and scale add three roundings
- * of the integer, and what lies below 2^-110 is rounded as if it were that.
+ * What rounding the activations of q8 and q4 products changes: c with activations as they are, and the
+ * largest distance from there. An activation is off by at most half a step of its block's scale; the rounded
+ * reciprocal and scale add three roundings of the integer, and what lies below 2^-110 is rounded as if it
+ * were that.
  */
 export function activationBound(o: Product): { v: number; r: number }[] {
   const w = widened(o.format, o.w, o.row + o.n, o.k);

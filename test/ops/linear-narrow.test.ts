@@ -1,6 +1,7 @@
 /**
- * Products with narrow weights on every device: the bits of the same product with the weight widened to float32 (q8 and q4: near them),
- * forward, gradients to x and bias, rows of one weight as separate results, table rows.
+ * Products with narrow weights on every device: the bits of the same product with the weight widened to
+ * float32 (q8 and q4: near them), forward, gradients to x and bias, rows of one weight as separate results,
+ * table rows.
  */
 import { describe, expect, test } from 'vitest';
 import { type Backend, withDevice } from '../../src/backend/backend.ts';

@@ -1,4 +1,7 @@
-/** Cases of narrow storage: every bit pattern, products at the edges of vectors, blocks and tiles, all ranges of scales. */
+/**
+ * Cases of narrow storage: every bit pattern, products at the edges of vectors, blocks and tiles, all ranges
+ * of scales.
+ */
 import { NARROW } from '../../../src/backend/kernels.ts';
 import { type BlockDType, encodeBlocks } from '../../../src/base/blocks.ts';
 import { bf16ToF32, f16ToF32, narrow as narrowed } from '../../../src/base/dtype.ts';
@@ -141,13 +144,19 @@ function product(format: number, m: number, n: number, k: number, options: Optio
   });
 }
 
-/** Rows of a on both sides of every border between a few and many; columns around the widths of vectors and tiles. */
+/**
+ * Rows of a on both sides of every border between a few and many; columns around the widths of vectors and
+ * tiles.
+ */
 const ROWS = [1, 2, 3, 4, 5, 8, 15, 16, 17, 18, 33, 65];
 const COLUMNS = [1, 5, 8, 9, 17, 32, 33, 300];
 const DEPTHS = [1, 2, 7, 8, 15, 16, 17, 33, 63, 130];
 const BLOCK_DEPTHS = [32, 64, 96, 160, 288];
 
-/** Across the tiles and blocks of every implementation, and cuts of the depth within blocks of 32. Too large for balls. */
+/**
+ * Across the tiles and blocks of every implementation, and cuts of the depth within blocks of 32. Too large
+ * for balls.
+ */
 export const LARGE = NARROW.flatMap((_, format) => [
   product(format, 1, 2061, 544, { bias: true, row: 1 }),
   product(format, 3, 1030, 544),
