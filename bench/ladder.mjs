@@ -69,7 +69,7 @@ function measure(device) {
 
 const rungs = [
   ['plain TypeScript, float64 sums', () => openDevice('reference')],
-  ['the C++ as WebAssembly, SIMD128', () => openWasmFile()],
+  ['the C++ as WebAssembly, SIMD128', () => openWasmFile({ threads: 1 })],
   ...isaVariants()
     .reverse()
     .map((isa) => [`native ${isa}, 1 thread`, () => openNative({ isa, threads: 1 })]),

@@ -87,4 +87,4 @@ for (const isa of isaVariants()) {
   const device = openNative({ isa, threads: o.threads });
   report(device, device.measurePeak());
 }
-if (o.wasm) report(openWasmFile(), 0);
+if (o.wasm) report(openWasmFile({ threads: o.threads }), 0);

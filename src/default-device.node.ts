@@ -1,7 +1,8 @@
 /** Which device new tensors live on in Node: MAMBA_DEVICE, else the fastest that opens. */
 import { type Backend, type DeviceName, remember } from './backend/backend.ts';
-import { openNative, openWasmFile } from './backend/native.ts';
+import { openNative } from './backend/native.ts';
 import { createReference } from './backend/reference/index.ts';
+import { openWasmFile } from './backend/wasm.node.ts';
 import { ConfigError, UnsupportedError } from './base/errors.ts';
 
 /** Fastest first. Opening them is synchronous, so that making a tensor can be. */

@@ -1,6 +1,7 @@
 /** `mamba-ts` in Node: all of index.ts, the native device (opened by itself), models and corpora on disk. */
 import { registerBackend, setDefaultDevice } from './backend/backend.ts';
-import { nativeFactory, wasmFileFactory } from './backend/native.ts';
+import { nativeFactory } from './backend/native.ts';
+import { wasmFileFactory } from './backend/wasm.node.ts';
 import { openDefaultDevice } from './default-device.node.ts';
 
 export {
@@ -8,9 +9,9 @@ export {
   type NativeBackend,
   type NativeOptions,
   openNative,
-  openWasmFile,
   type PeakKind,
 } from './backend/native.ts';
+export { openWasmFile, type WasmFileOptions } from './backend/wasm.node.ts';
 export {
   type BenchResult,
   type BenchRound,

@@ -42,7 +42,7 @@ struct Args {
   MAMBA_INLINE double num64(int i) const { return v[i]; }
 
  private:
-  MAMBA_INLINE char* at(int i) const { return v[i] < 0 ? nullptr : base + (ptrdiff_t)v[i]; }
+  MAMBA_INLINE char* at(int i) const { return v[i] < 0 ? nullptr : base + (ptrdiff_t)(int64_t)v[i]; }
 };
 
 // What a CPU has beyond the instruction set that a kernel is compiled for. Code that needs one of them is compiled for it by

@@ -107,6 +107,10 @@ VEC_FN vf vmin(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 #elif defined(__SSE2__)
 VEC_FN vf vmax(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
 VEC_FN vf vmin(vf a, vf b) { return (vf)_mm_min_ps((__m128)a, (__m128)b); }
+#elif defined(__wasm__)
+// By name: with relaxed SIMD the compiler takes comparisons for minima and maxima that may lose a NaN.
+VEC_FN vf vmax(vf a, vf b) { return __builtin_wasm_pmax_f32x4(b, a); }
+VEC_FN vf vmin(vf a, vf b) { return __builtin_wasm_pmin_f32x4(b, a); }
 #else
 VEC_FN vf vmax(vf a, vf b) { return a > b ? a : b; }
 VEC_FN vf vmin(vf a, vf b) { return a < b ? a : b; }
@@ -132,7 +136,11 @@ VEC_FN vec4 hsum4(vec4 a, vec4 b, vec4 c, vec4 d) {
 }
 VEC_FN float hmax(vec4 x) {
   const vec4 y = __builtin_shufflevector(x, x, 2, 3, 0, 1);
+#if defined(__wasm__)
+  const vec4 a = vmax(x, y);
+#else
   const vec4 a = x > y ? x : y;
+#endif
   return a[0] > a[1] ? a[0] : a[1];
 }
 // Adds halves until four lanes are left.

@@ -49,10 +49,7 @@ static float rd_row_max(const float* x, int64_t count) {
 static int32_t rd_row_argmax(const float* x, int64_t count) {
   vf lanes = vset1(x[0]);
   int64_t i = 0;
-  for (; i + W <= count; i += W) {
-    const vf v = vload(x + i);
-    lanes = v > lanes ? v : lanes;
-  }
+  for (; i + W <= count; i += W) lanes = vmax(vload(x + i), lanes);
   float best = lanes[0];
   for (int lane = 1; lane < W; lane++) best = lanes[lane] > best ? lanes[lane] : best;
   for (; i < count; i++) best = x[i] > best ? x[i] : best;

@@ -22,4 +22,5 @@ export {
 } from './backend.ts';
 export { KERNELS } from './kernels.ts';
 export { createReference, referenceFactory } from './reference/index.ts';
-export { fetchWasm, openWasm, wasmFactory } from './wasm.ts';
+export { type FetchWasmOptions, fetchWasm, openWasm, wasmFactory } from './wasm.ts';
+export { type WasmVariant, wasmVariants } from './wasm-variant.ts';

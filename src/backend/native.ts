@@ -11,7 +11,6 @@ import type { TypedArray } from '../base/dtype.ts';
 import { ConfigError, StateError, UnsupportedError } from '../base/errors.ts';
 import type { Backend, BackendFactory } from './backend.ts';
 import { type CpuHost, cpuBackend } from './cpu.ts';
-import { openWasm } from './wasm.ts';
 
 /** See native/addon.cc. */
 interface Addon {
@@ -100,12 +99,13 @@ function chooseIsa(variants: readonly string[], wanted: string | undefined): str
   return isa;
 }
 
-function chooseThreads(wanted: number | undefined): number {
+/** `wanted`, else MAMBA_THREADS, else one per available core. Throws ConfigError for what is not a number of threads. */
+export function chooseThreads(device: string, wanted: number | undefined): number {
   const threads = wanted ?? Number(process.env.MAMBA_THREADS || availableParallelism());
   if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
     const got = wanted ?? process.env.MAMBA_THREADS;
     throw new ConfigError(
-      `native: expected 1 to ${MAX_THREADS} threads, got ${got}. Check MAMBA_THREADS or leave it unset.`,
+      `${device}: expected 1 to ${MAX_THREADS} threads, got ${got}. Check MAMBA_THREADS or leave it unset.`,
     );
   }
   return threads;
@@ -146,7 +146,7 @@ const LEAST_READ_BYTES = 2 ** 20;
 export function openNative(options: NativeOptions = {}): NativeBackend {
   const addon = loadAddon();
   const isa = chooseIsa(addon.variants(), options.isa);
-  const threads = chooseThreads(options.threads);
+  const threads = chooseThreads('native', options.threads);
   const device = addon.open(isa, threads);
   const operands = new Float64Array(MAX_OPERANDS);
   device.bind(operands);
@@ -174,18 +174,3 @@ export function openNative(options: NativeOptions = {}): NativeBackend {
 }
 
 export const nativeFactory: BackendFactory = { name: 'native', open: () => openNative() };
-
-/** WebAssembly in Node: the same device as in a browser, its module read from disk. */
-export function openWasmFile(): Backend {
-  const beside = fileURLToPath(new URL('./kernels.wasm', import.meta.url));
-  const paths = [beside, join(packageRoot, 'dist', 'backend', 'kernels.wasm')];
-  const found = paths.find((path) => existsSync(path));
-  if (!found) {
-    throw new UnsupportedError(
-      `wasm: expected kernels.wasm, got none. Tried\n  ${paths.join('\n  ')}\nRun \`npm run build\`.`,
-    );
-  }
-  return openWasm(readFileSync(found));
-}
-
-export const wasmFileFactory: BackendFactory = { name: 'wasm', open: openWasmFile };

@@ -6,9 +6,9 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Backend, BufferRef } from '../../src/backend/backend.ts';
 import { type CpuHost, cpuBackend, sizeClass } from '../../src/backend/cpu.ts';
 import { KERNELS } from '../../src/backend/kernels.ts';
-import { isaVariants, openNative, openWasmFile } from '../../src/backend/native.ts';
+import { isaVariants, openNative } from '../../src/backend/native.ts';
 import { createReference } from '../../src/backend/reference/index.ts';
-import { openWasm } from '../../src/backend/wasm.ts';
+import { openWasmFile } from '../../src/backend/wasm.node.ts';
 import { storageBytes } from '../../src/base/dtype.ts';
 import { ConfigError, DTypeError, StateError, UnsupportedError } from '../../src/base/errors.ts';
 import { Rng } from '../../src/base/rng.ts';
@@ -157,7 +157,6 @@ describe('opening', () => {
   it('says what it runs on', () => {
     const isa = isaVariants()[0]!;
     expect(openNative({ isa, threads: 2 }).description).toBe(`native ${isa}, 2 threads`);
-    expect(openWasmFile().description).toBe('wasm simd128, 1 thread');
   });
 
   it('takes MAMBA_ISA and MAMBA_THREADS', () => {
@@ -188,20 +187,6 @@ describe('opening', () => {
     writeFileSync(broken, 'not a library');
     vi.stubEnv('MAMBA_NATIVE', broken);
     expect(() => openNative()).toThrow(`${broken}: `);
-  });
-
-  it('refuses bytes that are not a module', () => {
-    expect(() => openWasm(Uint8Array.of(1, 2, 3))).toThrow(UnsupportedError);
-  });
-});
-
-describe('the limit of WebAssembly memory', () => {
-  it('is a clear error that leaves the device usable', () => {
-    const device = openWasmFile();
-    const before = device.memory;
-    expect(() => device.alloc(5 * 2 ** 30)).toThrow(/wasm: .*4 GiB.*native/);
-    expect(device.memory).toEqual(before);
-    device.free(device.alloc(64));
   });
 });
 

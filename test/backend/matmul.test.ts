@@ -1,12 +1,13 @@
 /** The blocked product against float64 on sizes around every edge of its tiles, and on every instruction set. */
 import { describe, expect, it } from 'vitest';
 import type { Backend, BufferRef } from '../../src/backend/backend.ts';
-import { isaVariants, openNative, openWasmFile } from '../../src/backend/native.ts';
+import { isaVariants, openNative } from '../../src/backend/native.ts';
+import { openWasmFile } from '../../src/backend/wasm.node.ts';
 import { Rng } from '../../src/base/rng.ts';
 
 const devices: [string, () => Backend][] = [
   ...isaVariants().map((isa): [string, () => Backend] => [isa, () => openNative({ isa, threads: 2 })]),
-  ['wasm', openWasmFile],
+  ['wasm', () => openWasmFile({ threads: 2 })],
 ];
 
 function random(rng: Rng, count: number): Float32Array {

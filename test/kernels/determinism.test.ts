@@ -1,16 +1,28 @@
-/** The native device gives the same bits for any number of threads, case by case over the whole table. */
+/** Native and WebAssembly give the same bits for any number of threads, case by case over the whole table. */
 import { describe, it } from 'vitest';
+import type { Backend } from '../../src/backend/backend.ts';
 import { openNative } from '../../src/backend/native.ts';
+import { openWasmFile } from '../../src/backend/wasm.node.ts';
 import { devices } from './devices.ts';
 import { run } from './harness.ts';
 import { TABLE } from './table.ts';
 
-const native = devices.some(({ backend }) => backend.name === 'native');
+const OPEN: [name: string, open: (threads: number) => Backend][] = [
+  ['native', (threads) => openNative({ threads })],
+  ['wasm', (threads) => openWasmFile({ threads })],
+];
+const here = OPEN.filter(([name]) => devices.some(({ backend }) => backend.name === name));
 
-describe.skipIf(!native)('native, 1, 2 and 3 threads', () => {
+describe.each(here)('%s, 1, 2 and 3 threads', (_, open) => {
+  const opened = new Map<number, Backend>();
+  const openOnce = (threads: number) => {
+    let backend = opened.get(threads);
+    if (!backend) opened.set(threads, (backend = open(threads)));
+    return backend;
+  };
   const kernels = [...new Set(TABLE.map(({ kernel }) => kernel))];
   it.each(kernels)('%s', async (kernel) => {
-    const [one, ...more] = [1, 2, 3].map((threads) => openOnce(threads));
+    const [one, ...more] = [1, 2, 3].map(openOnce);
     for (const test of TABLE.filter((candidate) => candidate.kernel === kernel)) {
       const expected = await run(one!, test);
       for (const backend of more) {
@@ -28,11 +40,3 @@ describe.skipIf(!native)('native, 1, 2 and 3 threads', () => {
     }
   });
 });
-
-const opened = new Map<number, ReturnType<typeof openNative>>();
-
-function openOnce(threads: number) {
-  let backend = opened.get(threads);
-  if (!backend) opened.set(threads, (backend = openNative({ threads })));
-  return backend;
-}

@@ -1,11 +1,15 @@
 /**
- * The devices that open here: the reference in float32, the native addon once per instruction set, WebAssembly. What
- * does not open shows as a skipped test with the reason, or fails if REQUIRE names it (`REQUIRE=native,wasm`).
+ * The devices that open here: the reference in float32, the native addon once per instruction set, WebAssembly once per
+ * variant, on two threads. What does not open shows as a skipped test with the reason, or fails if REQUIRE names it
+ * (`REQUIRE=native,wasm`).
  */
+import { setFlagsFromString } from 'node:v8';
 import { describe, it } from 'vitest';
 import type { Backend } from '../../src/backend/backend.ts';
-import { isaVariants, openNative, openWasmFile } from '../../src/backend/native.ts';
+import { isaVariants, openNative } from '../../src/backend/native.ts';
 import { createReference } from '../../src/backend/reference/index.ts';
+import { openWasmFile } from '../../src/backend/wasm.node.ts';
+import { wasmVariants } from '../../src/backend/wasm-variant.ts';
 
 export interface TestDevice {
   /** `native avx2`, `wasm`, ... */
@@ -33,10 +37,15 @@ const native = (variants: (isa: string) => boolean): TestDevice[] =>
 /** AVX-512 without dot products of narrow numbers differs from avx512 in the products alone. */
 const PLAIN_AVX512 = 'avx512f';
 
+// Node 20 has relaxed SIMD behind this flag; engines that always have it know no such flag, and would end.
+if (!wasmVariants().includes('relaxed')) setFlagsFromString('--experimental-wasm-relaxed-simd');
+
 export const devices: TestDevice[] = [
   { label: 'reference f32', backend: createReference() },
   ...collect('native', () => native((isa) => isa !== PLAIN_AVX512)),
-  ...collect('wasm', () => [{ label: 'wasm', backend: openWasmFile() }]),
+  ...wasmVariants().flatMap((variant) =>
+    collect('wasm', () => [{ label: `wasm ${variant}`, backend: openWasmFile({ variant, threads: 2 }) }]),
+  ),
 ];
 
 /** For kernels that have code for such dot products. */
