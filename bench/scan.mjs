@@ -1,10 +1,19 @@
 /**
  * The selective scan alone, forward and forward + backward, side by side with mambapy's parallel scan and its sequential loop in alternating
- * rounds: state updates per second, bytes of operands per second, ratios. `npm run bench scan -- --length 1024`
+ * rounds: state updates per second, bytes of operands per second, ratios, and the share of the limit of the machine as measured in the
+ * same run. `npm run bench scan -- --length 1024`
  */
 import { currentDevice, noGrad, scope, selectiveScan, Tensor } from '../dist/index.node.js';
 import { openPeer } from './_peer.mjs';
 import { median, numbers, printMachine, spread } from './_report.mjs';
+
+/**
+ * Multiplications and fused multiply-adds per state update, counted from the equations. Forward: dt A 1, five for the
+ * polynomial of 2^x, dt u B 1, the state 1, C . h 1. Backward: forward again, and eight: g, dC, dB, B . g, the gradient
+ * carried on, its product with the state before, that times A, and dA. Softplus, gate and skip (once per channel, not per
+ * state) are left out, as are additions, rounding and scaling: CPUs with two kinds of ports run those beside the products.
+ */
+const PRODUCTS = { forward: 9, backward: 17 };
 
 const o = numbers({ batch: 2, length: 512, channels: 512, state: 16, threads: 2, rounds: 3 });
 process.env.MAMBA_THREADS = String(o.threads);
@@ -41,6 +50,7 @@ console.log(
   `selective scan: batch ${b}, length ${l}, ${e} channels, d_state ${n}, ${o.threads} threads, ${o.rounds} rounds`,
 );
 const updates = b * l * e * n;
+const peak = device.measurePeak ? device.measurePeak() / 2 : 0; // products per second
 // Operands once: forward reads u, delta, B, C and writes y; backward reads these and dy again and writes du, ddelta, dB, dC.
 const forwardBytes = 4 * b * l * (3 * e + 2 * n);
 for (const backward of [false, true]) {
@@ -61,6 +71,13 @@ for (const backward of [false, true]) {
   console.log(
     `  mamba.ts            ${spread(rates.ours, 2)} G updates/s, ${spread(gigabytes, 1)} GB/s of operands`,
   );
+  const products = PRODUCTS.forward + (backward ? PRODUCTS.backward : 0);
+  const floor = `${(bytes / 1e6).toFixed(1)} MB at least`;
+  console.log(`  ${products} products per update, ${floor}`);
+  if (peak > 0) {
+    const shares = rates.ours.map((rate) => (100 * rate * 1e9 * products) / peak);
+    console.log(`  ${spread(shares, 0)} % of ${(peak / 1e9).toFixed(0)} G products/s`);
+  }
   for (const kind of peer ? ['pscan', 'sequential'] : []) {
     const ratios = rates.ours.map((rate, i) => rate / rates[kind][i]);
     console.log(
