@@ -7,6 +7,7 @@
 #include "dispatch.h"
 #include "include/dots.h"
 #include "include/kernels.h"
+#include "include/tiles.h"
 #include "include/transpose.h"
 #include "include/vec.h"
 #include "include/widen.h"

@@ -59,6 +59,7 @@ async function testTarget({ name, arch, compiler, emulator, flags }) {
   await stage(`${name}: compiling`, async () => {
     for (const unit of ['dispatch', 'pool']) await object(unit, `${unit}.cc`, [...COMMON, ...flags]);
     for (const [isa, own] of variants) await object(isa, 'isa.cc', kernelFlags(isa, own));
+    if (arch === 'x64') await object('amx_twin', 'test/amx.cc', kernelFlags('amx_twin', VARIANTS.x64.avx512));
     const cases = CASES.map((unit) => source(`test/${unit}.cc`));
     const args = ['-std=c++17', '-O1', '-pthread', ...flags, ...cases, ...objects];
     await compile(compiler, [...args, '-o', join(out, 'kernels')]);

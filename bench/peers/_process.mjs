@@ -8,7 +8,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 /** Longer than any thread pool spins for work (libgomp: a few milliseconds). */
-const PAUSE_MS = 150;
+export const PAUSE_MS = 150;
 
 /**
  * Starts `command` and asks it. `ask` gives the answer, or throws an Error with the program's last words when it fails or ends;

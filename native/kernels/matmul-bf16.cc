@@ -25,17 +25,16 @@ MM_BF16 static void matmul_pair_rows(const float* from, int64_t kc, int64_t widt
       vstore_i((int32_t*)to + x, matmul_pairs(vload(from + x), q + 1 < kc ? vload(from + width + x) : vzero()));
 }
 
-// Rows i.. of a, columns p.. -> [rows][MM_KC] pairs.
+// Rows i.. of a, columns p.. -> [rows][row] pairs, with zeros up to a multiple of 16.
 MM_BF16 static void matmul_pack_a_bf16(const MatmulShape& s, const float* a, int64_t i, int rows, int64_t p, int64_t kc,
-                                       float* to) {
+                                       float* to, int64_t row) {
   for (int r = 0; r < rows; r++) {
     const float* from = a + (i + r) * s.lda + p;
-    float* row = to + r * MM_KC;
     for (int64_t q = 0; q < kc; q += 2 * W) {
       const int64_t left = kc - q;
       const vf low = vload_some(from + q, left < W ? (int)left : W);
       const vf high = left <= W ? vzero() : vload_some(from + q + W, left < 2 * W ? (int)left - W : W);
-      vstore(row + q / 2, (vf)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
+      vstore(to + r * row + q / 2, (vf)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
     }
   }
 }
@@ -57,12 +56,37 @@ MM_BF16 static void matmul_pack_a_by_k_bf16(const MatmulShape& s, const float* a
   }
 }
 
-// op(b) -> panels of [ceil(kc / 2)][width] pairs, through floats in whatever way its storage is read.
+// Sixteen rows of b stored (n, k) -> sixteen columns of a panel of pairs, which lie side by side already and are turned as such.
+MM_BF16 static void matmul_turn16_bf16(const float* from, int64_t ld, int64_t kc, float* to, int64_t width) {
+  for (int64_t q = 0; q < kc; q += 2 * W) {
+    const int64_t left = kc - q;
+    vi x[16];
+    MM_UNROLL for (int i = 0; i < 16; i++) {
+      const float* row = from + i * ld + q;
+      const vf low = vload_some(row, left < W ? (int)left : W);
+      const vf high = left <= W ? vzero() : vload_some(row + W, left < 2 * W ? (int)left - W : W);
+      x[i] = (vi)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+      matmul_ask(row + 16 * ld);
+      matmul_ask(row + 16 * ld + W);
+    }
+    matmul_transpose16(x);
+    const int64_t pairs = left < 2 * W ? (left + 1) / 2 : W;
+    for (int64_t i = 0; i < pairs; i++) vstore_i((int32_t*)to + (q / 2 + i) * width, x[i]);
+  }
+}
+
+// op(b) -> panels of [ceil(kc / 2)][width] pairs, through floats in whatever way its storage is read, or straight from floats
+// stored (n, k).
 static void matmul_pack_b_bf16(const MatmulShape& s, const MatmulRight& b, const char* data, int64_t j0, int64_t j1, int64_t p,
                                int64_t kc, float* to) {
   alignas(64) float floats[MM_WIDTH * MM_PIECE];
   for (int64_t j = j0; j < j1; j += MM_WIDTH, to += MM_PANEL) {
     const int64_t end = j + MM_WIDTH < j1 ? j + MM_WIDTH : j1, width = (end - j + W - 1) / W * W;
+    if (b.pack == matmul_pack_b_by_n && end - j == width) {
+      for (int64_t x = 0; x < width; x += 16)
+        matmul_turn16_bf16((const float*)data + (j + x) * s.ldb + p, s.ldb, kc, to + x, width);
+      continue;
+    }
     for (int64_t q = 0; q < kc; q += MM_PIECE) {
       const int64_t count = kc - q < MM_PIECE ? kc - q : MM_PIECE;
       b.pack(s, data, j, end, p + q, count, floats);
@@ -71,10 +95,10 @@ static void matmul_pack_b_bf16(const MatmulShape& s, const MatmulRight& b, const
   }
 }
 
-struct MatmulBf16 {
+struct MatmulBf16 : MatmulFloats {
   static constexpr int64_t ROWS = MM_ROWS, SLIVER = MM_SLIVER, STEP = 2;
   static void pack_a(const MatmulShape& s, const float* a, int64_t i, int rows, int64_t p, int64_t kc, float* to) {
-    matmul_pack_a_bf16(s, a, i, rows, p, kc, to);
+    matmul_pack_a_bf16(s, a, i, rows, p, kc, to, MM_KC);
   }
   static void pack_a_by_k(const MatmulShape& s, const float* a, const MatmulCut& slivers, int64_t p, int64_t kc, float* to) {
     matmul_pack_a_by_k_bf16(s, a, slivers, p, kc, to);

@@ -5,6 +5,11 @@
 // depend on the sizes only, so neither thread count nor timing changes a bit.
 // After K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
 
+// The tiles of FEATURE_AMX; native/test/amx.cc takes those in software.
+#if !defined(MM_TILES)
+#define MM_TILES HardwareTiles
+#endif
+
 #if defined(__clang__)
 #define MM_UNROLL _Pragma("unroll")
 #else
@@ -122,6 +127,9 @@ static MatmulMicro matmul_find(int rows, int vectors) {
 // How operands are packed and multiplied: here as float32. In a packed piece, STEP elements along k share four bytes.
 struct MatmulFloats {
   static constexpr int64_t ROWS = MM_ROWS, SLIVER = MM_SLIVER, STEP = 1;
+  // Around all work of a task.
+  static void begin() {}
+  static void end() {}
   static void pack_a(const MatmulShape& s, const float* a, int64_t i, int rows, int64_t p, int64_t kc, float* to) {
     matmul_pack_a(s, a, i, rows, p, kc, to);
   }
@@ -164,6 +172,7 @@ struct MatmulRounded : MatmulFloats {
 
 #if defined(__AVX512F__)
 #include "matmul-bf16.cc"
+#include "matmul-amx.cc"
 #endif
 
 // Pieces of memory that will be packed next, asked for a few lines at a time while the micro-kernel runs: into the second
@@ -241,12 +250,12 @@ struct MatmulTiles {
 // A task is worth at least so many operations; so many tasks keep up to as many threads busy.
 constexpr double MM_TASK = 4e6;
 constexpr int64_t MM_TASKS = 8;
-// Cycles that packing an element takes, where the micro-kernel multiplies W.
+// Cycles that packing an element takes, where the micro-kernel multiplies W at a time for each element of a step.
 constexpr double MM_PACKING = 1.2;
 
 // The tiles with the least work for the busiest of MM_TASKS threads. Every tile packs its own pieces of both operands: a is
 // packed once for each column of tiles, b once for each row of them.
-static MatmulTiles matmul_tiles(const MatmulShape& s, int64_t batch, int64_t sliver) {
+static MatmulTiles matmul_tiles(const MatmulShape& s, int64_t batch, int64_t sliver, int64_t step) {
   const double most = 2.0 * s.m * s.n * s.k * batch / MM_TASK;
   const int64_t tasks = most < 1 ? 1 : most < MM_TASKS ? (int64_t)most : MM_TASKS, wanted = (tasks + batch - 1) / batch;
   const int64_t slivers = (s.m + sliver - 1) / sliver, panels = (s.n + MM_WIDTH - 1) / MM_WIDTH;
@@ -259,7 +268,7 @@ static MatmulTiles matmul_tiles(const MatmulShape& s, int64_t batch, int64_t sli
       const int64_t all = rows * columns * batch, turns = (all + tasks - 1) / tasks;
       const double height = (double)((slivers + rows - 1) / rows * sliver);
       const double width = (double)((panels + columns - 1) / columns * MM_WIDTH);
-      const double work = turns * (height * width / W + MM_PACKING * (height + width));
+      const double work = turns * (height * width / (W * step) + MM_PACKING * (height + width));
       if (least > 0 && work >= least) continue;
       best = {rows, columns};
       least = work;
@@ -271,7 +280,7 @@ static MatmulTiles matmul_tiles(const MatmulShape& s, int64_t batch, int64_t sli
 template <class E>
 static void matmul_tiled(const Ctx& ctx, const MatmulShape& s, int64_t batch, const float* a, int64_t stride_a,
                          const MatmulRight& b, float* c, int64_t stride_c, const float* bias) {
-  const MatmulTiles tiles = matmul_tiles(s, batch, E::ROWS);
+  const MatmulTiles tiles = matmul_tiles(s, batch, E::ROWS, E::STEP);
   ctx.parallel(batch * tiles.rows * tiles.columns, [&](int64_t task, char* scratch) {
     // Neighbours in a row of c are not computed at the same time: prefetchers would take lines from each other's core.
     const int64_t row = task % tiles.rows, place = task / tiles.rows % tiles.columns;
@@ -282,7 +291,9 @@ static void matmul_tiled(const Ctx& ctx, const MatmulShape& s, int64_t batch, co
     int64_t j1 = panels * (column + 1) / tiles.columns * MM_WIDTH, i1 = slivers * (row + 1) / tiles.rows * E::ROWS;
     if (j1 > s.n) j1 = s.n;
     if (i1 > s.m) i1 = s.m;
+    E::begin();
     matmul_tile<E>(s, a + item * stride_a, b, item, c + item * stride_c, bias, i0, i1, j0, j1, scratch);
+    E::end();
   });
 }
 
@@ -300,6 +311,7 @@ static void matmul_run(const Ctx& ctx, const MatmulShape& s, int64_t batch, cons
   auto tiled = s.bf16 ? matmul_tiled<MatmulRounded> : matmul_tiled<MatmulFloats>;
 #if defined(__AVX512F__)
   if (s.bf16 && (ctx.features & FEATURE_BF16)) tiled = matmul_tiled<MatmulBf16>;
+  if (s.bf16 && (ctx.features & FEATURE_AMX)) tiled = matmul_tiled<MatmulAmx<MM_TILES>>;
 #endif
   tiled(ctx, s, batch, a, stride_a, b, c, stride_c, bias);
 }

@@ -66,6 +66,7 @@ class Call {
 void test_elements();
 void test_moves();
 void test_narrow();
+void test_matmul();
 void test_layers();
 void test_norms();
 void test_conv();

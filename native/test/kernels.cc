@@ -230,6 +230,40 @@ Floats Call::check() {
   return {};
 }
 
+#if defined(__x86_64__)
+namespace amx_twin {
+const Family* families();  // amx.cc
+}
+#endif
+
+// All cases, or those of the only kernel that the tiles in software have.
+static int64_t test_variant(const Variant& which, void (*only)() = nullptr) {
+  variant = which;
+  called.clear(), calls = failures = 0, worst = 0;
+  if (only) {
+    only();
+  } else {
+    test_elements();
+    test_moves();
+    test_narrow();
+    test_layers();
+    test_norms();
+    test_conv();
+    test_scan();
+    test_ssd();
+    test_rotation();
+    test_attention();
+  }
+  snprintf(current, sizeof current, "table");
+  for (int f = 0; f < FAMILIES; f++)
+    for (int k = 0; k < variant.families[f].count; k++)
+      if (!called.count(variant.families[f].entries[k].name))
+        fail(std::string(variant.families[f].entries[k].name) + " has no case here");
+  printf("%s: %zu kernels, %lld calls, largest error / bound %.2f (%s), %lld failed\n", variant.name, called.size(),
+         (long long)calls, worst, worst_case.c_str(), (long long)failures);
+  return failures;
+}
+
 int main(int argc, char** argv) {
   Variant found[MAX_VARIANTS];
   const int count = supported_variants(found);
@@ -241,28 +275,14 @@ int main(int argc, char** argv) {
   signal(SIGBUS, crashed);
   for (int threads = 1; threads <= MAX_THREADS; threads++) pools[threads] = pool_create(threads);
   int64_t total = 0;
-  for (int i = 0; i < count; i++) {
-    variant = found[i];
-    called.clear(), calls = failures = 0, worst = 0;
-    test_elements();
-    test_moves();
-    test_narrow();
-    test_layers();
-    test_norms();
-    test_conv();
-    test_scan();
-    test_ssd();
-    test_rotation();
-    test_attention();
-    snprintf(current, sizeof current, "table");
-    for (int f = 0; f < FAMILIES; f++)
-      for (int k = 0; k < variant.families[f].count; k++)
-        if (!called.count(variant.families[f].entries[k].name))
-          fail(std::string(variant.families[f].entries[k].name) + " has no case here");
-    printf("%s: %zu kernels, %lld calls, largest error / bound %.2f (%s), %lld failed\n", variant.name, called.size(),
-           (long long)calls, worst, worst_case.c_str(), (long long)failures);
-    total += failures;
-  }
+  for (int i = 0; i < count; i++) total += test_variant(found[i]);
+#if defined(__x86_64__)
+  if (found[0].features & FEATURE_BF16)
+    total += test_variant(
+        {"amx in software", found[0].features | FEATURE_AMX, amx_twin::families(), nullptr, nullptr}, test_matmul);
+  else
+    printf("amx in software: skipped, this CPU has no AVX512_BF16\n");
+#endif
   for (int threads = 1; threads <= MAX_THREADS; threads++) pool_destroy(pools[threads]);
   return total ? 1 : 0;
 }

@@ -32,6 +32,8 @@ void matmul_case(int64_t batch, int64_t m, int64_t n, int64_t k, bool trans_a, b
   call.nums({(double)trans_a, (double)trans_b, (double)(m * k), 0, (double)(m * n), (double)accumulate, (double)bf16}).check();
 }
 
+}  // namespace
+
 void test_matmul() {
   const int64_t shapes[][3] = {{1, 1, 1}, {1, 37, 70}, {3, 5, 7},   {5, 43, 66},  {16, 19, 33},
                                {17, 33, 65}, {29, 51, 150}, {4, 3, 0}, {500, 17, 9}, {20, 1100, 5}};
@@ -45,6 +47,8 @@ void test_matmul() {
   for (int options = 0; options < 4; options++) matmul_case(1, 201, 263, 341, options & 1, options & 2, true, true, true);
   matmul_case(1, 1, 3001, 130, false, true, false, false);
 }
+
+namespace {
 
 void test_loss(int64_t rows, int64_t v) {
   const int32_t ignore = -100;
