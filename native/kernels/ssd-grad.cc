@@ -38,7 +38,7 @@ static __attribute__((noinline)) void ssd_unmix(float* M, const float* dM, const
   for (int64_t j = 0; j < width; j += W) vstore(shares.columns + j, vzero()), vstore(shares.below + j, vzero());
   for (int64_t t = w.rows / ranks - 1; t >= 0; t--) {
     const int64_t first = t * ranks, after = first + ranks;
-    w.aim(first, ranks);
+    w.aim(first);
     vf passing = vzero();
     for (int64_t j = 0; j < first; j += W) {
       const vi seen = vlanes((int)(first - j));
@@ -107,7 +107,8 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
   const int64_t parts = heads < SSD_PARTS ? heads : SSD_PARTS, nw = ssd_padded(s.n), pw = ssd_padded(s.p);
   s.width = ssd_padded(cut.size * s.r);
   const SsdPartial partial({args.f(20)}, s, parts, cells);
-  ssd_groups(ctx, s, cut, B, C, ids, lengths, partial.products);
+  const bool single = s.g == s.h;  // heads without company: nothing is added up over heads
+  if (!single) ssd_groups(ctx, s, cut, B, C, ids, lengths, partial.products);
 
   ctx.parallel(s.b * s.g * parts, [=](int64_t task, char* scratch) {
     const int64_t part = task % parts, group = task / parts % s.g, row = task / parts / s.g;
@@ -116,10 +117,11 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
     const SsdWalk walk(cut, row, s.l, ids, lengths);
     SsdSpace take = {(float*)scratch};
     const int32_t* visible = ssd_visible((int32_t*)take(width), width, r);
-    SsdWeights w(take, width);
+    SsdWeights w(take, width, r);
     const SsdShares shares = {take(width), take(width), take(width), take(width)};
     float *M = take(width * width), *dM = take(width * width), *turned_x = take(p * width), *weighted = take(width * pw);
     float *space_x = take(width * pw), *space_dy = take(width * pw), *spaceB = take(width * nw), *spaceC = take(width * nw);
+    float *own_turned = take(n * width), *own_products = take(width * width), *own_dproducts = take(width * width);
     float *skip = take(pw), *fade = take(nw), *written = take(width), *read = take(width);
     float* states = partial.states + task * cells * p * nw;
 
@@ -152,7 +154,7 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
           SsdProduct product;
           if (!walk.fresh(start)) product.init = before(start), product.start = fade;
           product.a2 = ssd_weighted({x + s.at_head(row, start, head), head_step}, w.into, rows, p, weighted);
-          product.b2 = ssd_whole({B + s.at_group(row, start, group), group_step}, rows, n, spaceB), product.k2 = rows;
+          product.b2 = ssd_gathered(s, {B + s.at_group(row, start, group), group_step}, rows, spaceB), product.k2 = rows;
           product.c = states + walk.cell(end) * p * nw, product.c_step = nw;
           ssd_multiply(product, p, whole);
         }
@@ -165,8 +167,11 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
           // Packed here, and fetched for the head that comes next.
           const SsdMatrix inputs = ssd_weighted({x + at, head_step}, nullptr, rows, p, space_x, p);
           const SsdMatrix ups = ssd_weighted({dy + at, head_step}, nullptr, rows, p, space_dy, p);
-          const SsdMatrix rowsB = ssd_whole({B + at_group, group_step}, rows, n, spaceB);
-          const SsdMatrix rowsC = ssd_whole({C + at_group, group_step}, rows, n, spaceC);
+          const SsdMatrix rowsB = ssd_gathered(s, {B + at_group, group_step}, rows, spaceB);
+          const SsdMatrix rowsC = ssd_gathered(s, {C + at_group, group_step}, rows, spaceC);
+          const float* products = partial.products + s.at_products(row, start, group);
+          float* dproducts = single ? own_dproducts : partial.dproducts + at_part * width;
+          if (single) products = ssd_products(s, rowsB, rowsC, rows, visible, own_turned, own_products).at;
           weigh(start, end);
 
           SsdProduct product;  // dM = dy x^T
@@ -174,12 +179,11 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
           product.a1 = ups, product.b1 = ssd_turned(inputs, rows, p, turned_x), product.k1 = p;
           product.c = dM, product.c_step = width;
           ssd_multiply(product, rows, rows);
-          ssd_unmix(M, dM, partial.products + s.at_products(row, start, group), partial.dproducts + at_part * width, add, width,
-                    w, r, shares);
+          ssd_unmix(M, dM, products, dproducts, add, width, w, r, shares);
 
           product = SsdProduct();  // dx = exp(a[end] - a) scale B dS + D dy + M^T dy
           if (continued) {
-            product.a1 = {B + at_group, group_step}, product.k1 = n, product.weight = w.into;
+            product.a1 = rowsB, product.k1 = n, product.weight = w.into;
             product.b1 = ssd_turned({dS, nw}, p, n, partial.turned + task * n * pw);
           }
           if (D) product.init = ups, product.start = skip;
@@ -190,22 +194,34 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
 
           for (int64_t k = 0; k < rows; k++) written[k] = read[k] = 0;
           product = SsdProduct();  // dB += exp(a[end] - a) scale x dS
-          product.c = partial.dB + at_part * nw, product.c_step = nw;
-          if (add) product.init = {product.c, nw};
+          if (single) {  // and through C B^T at once
+            product.c = dB + at_group, product.c_step = group_step;
+            product.a2 = {dproducts, width}, product.b2 = rowsC, product.k2 = rows, product.shape = SSD_UPPER;
+            product.visible = visible, product.ranks = r;
+          } else {
+            product.c = partial.dB + at_part * nw, product.c_step = nw;
+            if (add) product.init = {product.c, nw};
+          }
           if (continued) {
             product.a1 = inputs, product.b1 = {dS, nw}, product.k1 = p, product.weight = w.into;
             product.dots = written, product.dot_with = rowsB.at, product.dot_step = rowsB.step;
           }
-          if (continued || !add) ssd_multiply(product, rows, whole);
+          if (continued || !add) ssd_multiply(product, rows, single ? n : whole);
 
           product = SsdProduct();  // dC += exp(a) dy S
-          product.c = partial.dC + at_part * nw, product.c_step = nw;
-          if (add) product.init = {product.c, nw};
+          if (single) {
+            product.c = dC + at_group, product.c_step = group_step;
+            product.a2 = {dproducts, width}, product.b2 = rowsB, product.k2 = rows, product.shape = SSD_LOWER;
+            product.visible = visible, product.ranks = r;
+          } else {
+            product.c = partial.dC + at_part * nw, product.c_step = nw;
+            if (add) product.init = {product.c, nw};
+          }
           if (continues) {
             product.a1 = ups, product.b1 = before(start), product.k1 = p, product.weight = w.in;
             product.dots = read, product.dot_with = rowsC.at, product.dot_step = rowsC.step;
           }
-          if (continues || !add) ssd_multiply(product, rows, whole);
+          if (continues || !add) ssd_multiply(product, rows, single ? n : whole);
 
           float kept = 0;
           if (continues && continued) kept = w.end * ssd_dot(before(start), {dS, nw}, p, whole);
@@ -264,7 +280,7 @@ static void ssd_backward(const Args& args, const Ctx& ctx) {
   });
 
   // Over the parts, and through C B^T.
-  ssd_pieces(ctx, s, cut, ids, lengths, [=](int64_t row, int64_t group, int64_t start, int64_t end, char* scratch) {
+  if (!single) ssd_pieces(ctx, s, cut, ids, lengths, [=](int64_t row, int64_t group, int64_t start, int64_t end, char* scratch) {
     const int64_t rows = (end - start) * s.r, at = s.at_group(row, start, group), all = s.l * s.r, step = s.g * s.n;
     const int64_t from = (row * s.g + group) * parts * all + start * s.r, whole = (s.n + W - 1) / W * W;
     SsdSpace take = {(float*)scratch};

@@ -9,6 +9,9 @@
 
 #include "ssd-product.cc"
 
+// A step over a state of at most so many floats is one task: 256 KB stay in the nearer cache of one core.
+constexpr int64_t SSD_ALONE = 1 << 16;
+
 // Where a row can be cut. Pieces begin at multiples of `size` within a chunk, where documents begin, and nowhere else.
 struct SsdWalk {
   int64_t q, size, length;
@@ -65,9 +68,10 @@ struct SsdWeights {
   float *out, *into;   // exp(a[end] - a[t]), and that times scale: of token t, in the state after
   float end;           // exp(a[end])
   float *far, *near;   // exp(a[pivot] - a[j]) of rows j before the pivot, exp(a[row] - a[pivot]) of rows from it on
-  int64_t pivot, rows;
+  int64_t pivot, rows, period;  // pivots are multiples of whole vectors and whole tokens
 
-  MAMBA_INLINE SsdWeights(SsdSpace& space, int64_t width) {
+  MAMBA_INLINE SsdWeights(SsdSpace& space, int64_t width, int64_t ranks) : period(16) {
+    while (period % ranks != 0) period += 16;
     hi = space(width), lo = space(width), scale = space(width), own = space(width);
     in = space(width), out = space(width), into = space(width), far = space(width), near = space(width);
   }
@@ -97,11 +101,9 @@ struct SsdWeights {
     end = in[last];
   }
   // Call this for a token, whose first row is `first`, before asking for `between`: most exps become products.
-  MAMBA_INLINE void aim(int64_t first, int64_t ranks) {
-    int64_t at = first;
-    while (at % 16 != 0) at -= ranks;
-    if (at == pivot) return;
-    pivot = at;
+  MAMBA_INLINE void aim(int64_t first) {
+    if (pivot >= 0 && first >= pivot && first < pivot + period) return;
+    pivot = first - first % period;
     for (int64_t j = 0; j < pivot; j += W) vstore(far + j, decay(pivot, j));
     for (int64_t j = pivot; j < rows; j += W) {
       vstore(near + j, vexp((vload(hi + j) - hi[pivot]) + (vload(lo + j) - lo[pivot])));
@@ -165,11 +167,28 @@ static void ssd_groups(const Ctx& ctx, const SsdShapes& s, const SsdWalk& cut, c
   });
 }
 
+// B and C of a piece in rows one behind the other: the groups of a token stand between them, often so that all rows fall into one
+// set of the cache. With a single group they are that already.
+static SsdMatrix ssd_gathered(const SsdShapes& s, SsdMatrix from, int64_t rows, float* space) {
+  return s.g == 1 ? ssd_whole(from, rows, s.n, space) : ssd_weighted(from, nullptr, rows, s.n, space);
+}
+
+// C B^T of one head that shares its group with no other: made where it is used.
+static SsdMatrix ssd_products(const SsdShapes& s, SsdMatrix rowsB, SsdMatrix rowsC, int64_t rows, const int32_t* visible,
+                              float* turned, float* to) {
+  SsdProduct product;
+  product.visible = visible, product.ranks = s.r, product.lower = true;
+  product.a1 = rowsC, product.k1 = s.n, product.b1 = ssd_turned(rowsB, rows, s.n, turned);
+  product.c = to, product.c_step = s.width;
+  ssd_multiply(product, rows, rows);
+  return {to, s.width};
+}
+
 // M of one head, from its C B^T.
 static __attribute__((noinline)) void ssd_mix(float* M, const float* products, int64_t width, SsdWeights& w,
                                               int64_t ranks) {
   for (int64_t first = 0; first < w.rows; first += ranks) {
-    w.aim(first, ranks);
+    w.aim(first);
     for (int64_t j = 0; j < first; j += W) {
       const vf weight = w.between(first, j) * vload(w.scale + j);
       for (int64_t k = first; k < first + ranks; k++) {
@@ -309,20 +328,23 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
   const SsdWalk cut(s.r, args.n(24));
   const int64_t d_width = args.n(25), chunks = cut.chunks(s.l);
   s.width = ssd_padded(cut.size * s.r);
-  if (s.l > 1) ssd_groups(ctx, s, cut, B, C, ids, lengths, partial);
+  const bool single = s.g == s.h;  // heads without company
+  if (s.l > 1 && !single) ssd_groups(ctx, s, cut, B, C, ids, lengths, partial);
 
   // Channels do not depend on each other: as many tasks as that takes, and a state that fits the scratch.
   const int64_t columns = s.n <= 4096 ? 64 : 16, strips = (s.p + columns - 1) / columns;
-  ctx.parallel(s.b * s.h * strips, [=](int64_t task, char* scratch) {
+  const auto head_strip = [=](int64_t task, char* scratch) {
     const int64_t row = task / strips / s.h, head = task / strips % s.h, p0 = task % strips * columns;
     const int64_t p = s.p - p0 < columns ? s.p - p0 : columns, pw = ssd_padded(p), n = s.n, r = s.r;
     const int64_t group = s.group(head), group_step = s.g * n, head_step = s.h * s.p;
     const SsdWalk walk(cut, row, s.l, ids, lengths);
     SsdSpace take = {(float*)scratch};
     const int32_t* visible = ssd_visible((int32_t*)take(s.width), s.width, r);
-    SsdWeights w(take, s.width);
+    SsdWeights w(take, s.width, r);
     float *M = take(s.width * s.width), *in = take(s.width * pw), *fed = take(s.width * pw);
-    float *S = take(n * pw), *turned = take(p * n), *skip = take(pw), *fade = take(pw);
+    float *S = take(n * pw), *turned = take(p * n);
+    float *rows_b = take(s.width * ssd_padded(n)), *rows_c = take(s.width * ssd_padded(n));
+    float *own_turned = take(n * s.width), *own_products = take(s.width * s.width), *skip = take(pw), *fade = take(pw);
     for (int64_t i = 0; i < p; i++) skip[i] = D ? D[d_width == 1 ? head : head * s.p + p0 + i] : 0.0f;
 
     // The state is nothing, or `flat` (p, n) as outside, or else S.
@@ -362,10 +384,14 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
       if (!empty && flat) ssd_transpose(S, pw, flat, n, p, n);
       flat = nullptr;
       w.read(decay + at_token, scale + at_token, own + at_token, s.h, tokens, r);
-      ssd_mix(M, partial + s.at_products(row, start, group), s.width, w, r);
+      const SsdMatrix rowsB = ssd_gathered(s, {B + at_group, group_step}, rows, rows_b);
+      const SsdMatrix rowsC = ssd_gathered(s, {C + at_group, group_step}, rows, rows_c);
+      const float* products = partial + s.at_products(row, start, group);
+      if (single) products = ssd_products(s, rowsB, rowsC, rows, visible, own_turned, own_products).at;
+      ssd_mix(M, products, s.width, w, r);
       const SsdMatrix from = {x + at, head_step};
       SsdProduct product;  // y = exp(a) C S + D x + M x
-      product.a1 = {C + at_group, group_step}, product.b1 = {S, pw}, product.k1 = empty ? 0 : n;
+      product.a1 = rowsC, product.b1 = {S, pw}, product.k1 = empty ? 0 : n;
       product.weight = w.in;
       product.a2 = {M, s.width}, product.b2 = ssd_weighted(from, nullptr, rows, p, in, rows * head_step), product.k2 = rows;
       product.shape = SSD_LOWER, product.visible = visible, product.ranks = r;
@@ -375,7 +401,7 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
       product = SsdProduct();  // S = exp(a[end]) S + B^T x
       for (int64_t i = 0; i < pw; i++) fade[i] = w.end;
       if (!empty) product.init = {S, pw}, product.start = fade;
-      product.a2 = {B + at_group, group_step}, product.b2 = ssd_weighted({in, pw}, w.into, rows, p, fed), product.k2 = rows;
+      product.a2 = rowsB, product.b2 = ssd_weighted({in, pw}, w.into, rows, p, fed), product.k2 = rows;
       product.c = S, product.c_step = pw;
       ssd_multiply(product, n, p);
       empty = false;
@@ -384,6 +410,11 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
     store(last);
     for (int64_t i = walk.length * r; i < s.l * r; i++)
       memset(y + s.at_head(row, 0, head) + p0 + i * head_step, 0, (size_t)p * sizeof(float));
+  };
+  // A step over a small state takes less time than moving that state from core to core.
+  const int64_t tasks = s.b * s.h * strips, each = s.l == 1 && s.b * s.h * s.p * s.n <= SSD_ALONE ? tasks : 1;
+  ctx.parallel(each > 0 ? tasks / each : 0, [&](int64_t some, char* scratch) {
+    for (int64_t task = some * each; task < (some + 1) * each; task++) head_strip(task, scratch);
   });
 }
 

@@ -1,4 +1,6 @@
 // Cases of the rotations and their gradients; the loops are those of src/backend/reference/rotation.ts.
+#include <algorithm>
+
 #include "harness.h"
 
 namespace {
@@ -120,6 +122,111 @@ void turn_backward(const Turn& o, bool more) {
   o.sizes(call);
 }
 
+// Keys and queries; the loops are those of src/backend/reference/rotation-heads.ts.
+struct Heads {
+  int64_t tokens, r, h, g, n, s, step, gap;
+  Floats x, weights[2], biases[2], theta;
+
+  Heads(int64_t tokens, int64_t r, int64_t h, int64_t g, int64_t n, int64_t s, int64_t step, int64_t gap)
+      : tokens(tokens), r(r), h(h), g(g), n(n), s(s), step(step), gap(gap), x(normal(tokens * 2 * r * g * n)),
+        theta(uniform(tokens * h * s, 0, TURN)) {
+    for (int kind = 0; kind < 2; kind++) weights[kind] = normal(n), biases[kind] = normal(h * r * n);
+  }
+  Ball scale(int64_t source) const {
+    Sum square;
+    for (int64_t j = 0; j < n; j++) square += Ball(x[source + j]) * x[source + j];
+    return rsqrt_of(square.total() * constant(1.0 / (double)n) + constant(1e-5));
+  }
+  // visit(kind, source, bias, result, angles) for every token, head, kind and rank.
+  template <class F>
+  void each(const F& visit) const {
+    for (int64_t i = 0; i < tokens * h * 2 * r; i++) {
+      const int64_t k = i % r, kind = i / r % 2, head = i / (2 * r) % h, token = i / (2 * r * h);
+      visit(kind, (((token * 2 + kind) * r + k) * g + head / (h / g)) * n, (head * r + k) * n, ((token * r + k) * h + head) * n,
+            (token * h + head) * s);
+    }
+  }
+  Balls values(int64_t kind, int64_t source, int64_t bias) const {
+    const Ball rstd = scale(source);
+    Balls v;
+    for (int64_t j = 0; j < n; j++) v.push_back(Ball(x[source + j]) * rstd * weights[kind][j] + biases[kind][bias + j]);
+    return v;
+  }
+  Call& operands(Call& call) const {
+    std::string label;
+    for (const int64_t size : {tokens, r, h, g, n, s, step, gap}) label += std::to_string(size) + ' ';
+    return call.label(label).in(x).in(weights[0]).in(weights[1]).in(biases[0]).in(biases[1]).in(theta);
+  }
+  void sizes(Call& call) const {
+    call.nums({(double)tokens, (double)r, (double)h, (double)g, (double)n, (double)s, (double)step, (double)gap, 1e-5}).check();
+  }
+
+  void forward() const {
+    Balls results[2];
+    for (Balls& result : results) result.resize(tokens * r * h * n);
+    each([&](int64_t kind, int64_t source, int64_t bias, int64_t result, int64_t angles) {
+      const Balls v = values(kind, source, bias);
+      std::copy(v.begin(), v.end(), results[kind].begin() + result);
+      for (int64_t i = 0; i < s; i++) {
+        const Ball c = cos_of(theta[angles + i]), w = sin_of(theta[angles + i]), v0 = v[i * step], v1 = v[i * step + gap];
+        results[kind][result + i * step] = v0 * c - v1 * w;
+        results[kind][result + i * step + gap] = v0 * w + v1 * c;
+      }
+    });
+    Call call("turnHeads");
+    sizes(operands(call).out(results[0]).out(results[1]));
+  }
+
+  void backward() const {
+    const Floats ups[2] = {normal(tokens * r * h * n), normal(tokens * r * h * n)};
+    std::vector<Sum> dtheta(theta.size()), total(x.size()), dweights[2], dbiases[2];
+    for (int kind = 0; kind < 2; kind++) dweights[kind].resize(n), dbiases[kind].resize(h * r * n);
+    each([&](int64_t kind, int64_t source, int64_t bias, int64_t result, int64_t angles) {
+      const Balls v = values(kind, source, bias);
+      Balls dv(ups[kind].begin() + result, ups[kind].begin() + result + n);
+      for (int64_t i = 0; i < s; i++) {
+        const Ball c = cos_of(theta[angles + i]), w = sin_of(theta[angles + i]);
+        Ball &first = dv[i * step], &second = dv[i * step + gap];
+        const Ball up0 = first, up1 = second;
+        first = up0 * c + up1 * w, second = up1 * c - up0 * w;
+        dtheta[angles + i] += second * v[i * step] - first * v[i * step + gap];
+      }
+      const Ball rstd = scale(source);
+      for (int64_t j = 0; j < n; j++) {
+        dbiases[kind][bias + j] += dv[j], total[source + j] += dv[j];
+        // The sum over heads may come in front of the product or behind it.
+        dweights[kind][j] += rounded(dv[j] * (Ball(x[source + j]) * rstd), (int)h);
+      }
+    });
+    Balls dx;
+    for (int64_t row = 0; row < tokens * 2 * r * g; row++) {
+      const Floats& weight = weights[row / (r * g) % 2];
+      const Ball rstd = scale(row * n);
+      Sum along;
+      Balls up, xhat;
+      for (int64_t j = 0; j < n; j++) {
+        up.push_back(total[row * n + j].total() * weight[j]), xhat.push_back(Ball(x[row * n + j]) * rstd);
+        along += up[j] * xhat[j];
+      }
+      for (int64_t j = 0; j < n; j++) {
+        Sum sum;
+        sum += rstd * up[j];
+        sum += Ball(-1) * rstd * xhat[j] * (along.total() * constant(1.0 / (double)n));
+        dx.push_back(sum.total());
+      }
+    }
+    const auto totals = [](const std::vector<Sum>& sums) {
+      Balls balls;
+      for (const Sum& sum : sums) balls.push_back(sum.total());
+      return balls;
+    };
+    Call call("turnHeadsGrad");
+    operands(call).in(ups[0]).in(ups[1]).out(dx).out(totals(dweights[0])).out(totals(dweights[1]));
+    call.out(totals(dbiases[0])).out(totals(dbiases[1])).out(totals(dtheta));
+    sizes(call.scratch(32 * 2 * (h * r + 1) * n));
+  }
+};
+
 }  // namespace
 
 void test_rotation() {
@@ -144,5 +251,12 @@ void test_rotation() {
       turn_forward({5, r, h, n, s, heads, step, gap});
       turn_backward({41, r, h, n, s, heads, step, gap}, options != 1);
     }
+  }
+  const int64_t heads[][8] = {{3, 1, 4, 2, 128, 32, 2, 1}, {2, 4, 3, 1, 128, 32, 1, 64}, {40, 2, 2, 2, 7, 3, 2, 1},
+                              {5, 1, 3, 1, 21, 5, 1, 7},   {1, 3, 2, 1, 66, 33, 2, 1},   {0, 1, 2, 1, 8, 2, 1, 4}};
+  for (const auto& [tokens, r, h, g, n, s, step, gap] : heads) {
+    const Heads o(tokens, r, h, g, n, s, step, gap);
+    o.forward();
+    o.backward();
   }
 }

@@ -40,7 +40,7 @@ export {
   selectiveStateUpdate,
 } from './selective-scan.ts';
 export { type SsdOptions, ssd, ssdRef } from './ssd.ts';
-export { type SsdCoreOptions, type SsdResult, ssdCore, ssdCoreRef } from './ssd-core.ts';
+export { type LastToken, type SsdCoreOptions, type SsdResult, ssdCore, ssdCoreRef } from './ssd-core.ts';
 export {
   lastToken,
   type TrapezoidOptions,
@@ -49,3 +49,10 @@ export {
   trapezoid,
   trapezoidRef,
 } from './trapezoid.ts';
+export {
+  type HeadParameters,
+  type KeysAndQueries,
+  type TurnHeadsOptions,
+  turnHeads,
+  turnHeadsRef,
+} from './turn-heads.ts';

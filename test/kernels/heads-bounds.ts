@@ -1,4 +1,4 @@
-/** The keys and queries of Mamba-3 once more, in balls: see reference/heads.ts for the equations. Sine and cosine as in rotation-bounds.ts. */
+/** The keys and queries of Mamba-3 once more, in balls: see reference/rotation-heads.ts for the equations. Sine and cosine as in rotation-bounds.ts. */
 import {
   add,
   apply,
