@@ -96,6 +96,19 @@ VEC_FN void prefetch_write_far(const float* p) { __builtin_prefetch(p, 1, 2); }
 // ---- choosing and reducing ------------------------------------------------------------------------------------------
 VEC_FN vf vselect(vi mask, vf a, vf b) { return mask ? a : b; }
 VEC_FN vf vfma(vf a, vf b, vf c) { return a * b + c; }
+// x, for the one of two products in a sum that is not fused. GCC fuses the one that is written first; Clang may take either.
+VEC_FN vf vrounded(vf x) {
+#if defined(__clang__) && defined(__wasm__)
+  asm("" : "+r"(x));
+#elif defined(__clang__) && defined(__aarch64__)
+  asm("" : "+w"(x));
+#elif defined(__clang__) && defined(__AVX512F__)
+  asm("" : "+v"(x));
+#elif defined(__clang__) && defined(__SSE2__)
+  asm("" : "+x"(x));
+#endif
+  return x;
+}
 // a > b ? a : b, and the other way round. A NaN in b goes through, a NaN in a does not: keep the constant on the left.
 // In intrinsics where GCC makes a comparison and a choice of it.
 #if defined(__AVX512F__)

@@ -51,7 +51,7 @@ static __attribute__((noinline)) void scan_again(const ScanBackward& s, int64_t 
     for (int i = 0; i < N; i++) {
       const vf a = scan_decay<SMALL>(dt, a2[i]);
       decay[i] = a;
-      h[i] = x[i] = a * x[i] + dtu * scan_input<LANES>(bt, i);
+      h[i] = x[i] = a * x[i] + vrounded(dtu * scan_input<LANES>(bt, i));
       (i & 1 ? odd : even) += x[i] * scan_input<LANES>(ct, i);
     }
     s.read[t] = even + odd;
@@ -61,8 +61,8 @@ static __attribute__((noinline)) void scan_again(const ScanBackward& s, int64_t 
 // States first .. first + N back through the chunk; h and decay point at the first, `kept` apart per token. dB and dC point at
 // vectors, `step` apart per token.
 template <int N, bool LANES>
-static __attribute__((noinline)) void scan_back(const ScanBackward& s, int64_t first, int64_t kept, const vf* h, const vf* decay, ScanInput B,
-                      ScanInput C, vf* dB, int64_t dB_step, vf* dC, int64_t dC_step) {
+static __attribute__((noinline)) void scan_back(const ScanBackward& s, int64_t first, int64_t kept, const vf* h, const vf* decay,
+                                                ScanInput B, ScanInput C, vf* dB, int64_t dB_step, vf* dC, int64_t dC_step) {
   const vf* a2 = s.carry.a2 + first;
   vf dA[N], x[N];
   for (int i = 0; i < N; i++) dA[i] = vzero(), x[i] = s.carry.dh[first + i];

@@ -28,7 +28,7 @@ static __attribute__((noinline)) vf scan_step_block(const ScanStep& s, const flo
         const int64_t at = c * s.n + i;
         const vf a = scan_decay<SMALL>(vset1(dt[c]), vload(s.A + at) * SCAN_LOG2E);
         const vf x = s.before ? vload(s.before + at) : vzero();
-        rows[c] = a * x + vset1(dtu[c]) * b;
+        rows[c] = a * x + vrounded(vset1(dtu[c]) * b);
         vstore(s.after + at, rows[c]);
       }
       transpose_block(rows);

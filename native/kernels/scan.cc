@@ -118,7 +118,7 @@ static __attribute__((noinline)) void scan_run(vf* h, const vf* a2, const vf* dt
     vf even = read[t], odd = vzero();
 #pragma GCC unroll 16
     for (int i = 0; i < N; i++) {
-      state[i] = scan_decay<SMALL>(step, a2[i]) * state[i] + input * scan_input<LANES>(bt, i);
+      state[i] = scan_decay<SMALL>(step, a2[i]) * state[i] + vrounded(input * scan_input<LANES>(bt, i));
       (i & 1 ? odd : even) += state[i] * scan_input<LANES>(ct, i);
     }
     read[t] = even + odd;
