@@ -9,8 +9,10 @@
  * Letters: b batch, l length, d model width, e inner channels, n state size, g groups, k conv width, q chunk, v vocabulary,
  * h heads, p width of a head, r ranks.
  */
+import { HEAD_KERNELS } from './kernels-heads.ts';
 import { SEQUENCE_KERNELS } from './kernels-sequence.ts';
 
+export * from './kernels-heads.ts';
 export * from './kernels-sequence.ts';
 
 export const UNARY = [
@@ -269,8 +271,10 @@ export const KERNELS = {
     eps: 'num',
   }, // prettier-ignore
 
-  // Along a sequence: conv, scan, ssd, rotation, attention.
+  // Along a sequence: conv, scan, ssd.
   ...SEQUENCE_KERNELS,
+  // On heads: rotation, attention.
+  ...HEAD_KERNELS,
 
   // The family loss.
   /** Per row: lse = log sum exp(logits), loss = lse - logits[target], valid = 1; rows whose target equals `ignore` get

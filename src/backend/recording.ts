@@ -46,7 +46,7 @@ const ROLES = new Map(
   }),
 );
 
-/** Kernels that may write what leaves to where it entered: see kernels-sequence.ts. */
+/** Kernels that may write what leaves to where it entered: see kernels-sequence.ts and kernels-heads.ts. */
 const IN_PLACE: { readonly [kernel in KernelName]?: readonly [enters: string, leaves: string] } = {
   causalConv: ['window', 'windowOut'],
   selectiveScan: ['state', 'stateOut'],

@@ -114,9 +114,10 @@ function eachHead(o: Common, visit: (row: number, head: number, parts: Head) => 
   }
 }
 
-/** Additions that a term meets: over tokens (two before the first) and ranks, over the inner products, over what is added once. */
+/** Additions that a term meets: over tokens (the state and what a token before adds come first) and ranks, over the inner products, over what is added once. */
 function additions(o: Common, tokens: number): number {
-  return o.r * (tokens + 2) + o.n + o.p + PRODUCT;
+  const before = 'lastX' in o && o.lastX ? 2 : 1;
+  return o.r * (tokens + before) + o.n + o.p + PRODUCT;
 }
 
 /** What the token before token 0 still gives: per rank, where its x and B stand. */
