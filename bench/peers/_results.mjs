@@ -18,10 +18,15 @@ const percent = (x) => (100 * x).toFixed(0);
 /** Of each round: what is measured side by side is divided side by side. */
 export const ratios = ({ ours, theirs }) => theirs.map((rate, i) => ours[i] / rate);
 
+/** The ratio at which ours would run at the limit of its round. */
+const allowedRatios = ({ ours, theirs, share }) =>
+  share.length === theirs.length ? theirs.map((rate, i) => ours[i] / share[i] / rate) : [];
+
 /** One row as cells, and whether it is as wanted (null: nothing was). */
 function cells(row) {
   const { label, peer, ours, theirs, share, bound, wanted, wantedShare, wantedMemory, problem } = row;
   const all = ratios(row);
+  const allowed = allowedRatios(row);
   const ratio = all.length ? median(all) : null;
   const bar = ratio ? '█'.repeat(Math.max(1, Math.min(BAR_LONGEST, Math.round(ratio * BAR_PER_UNIT)))) : '';
   const memory = row.theirsMib ? row.oursMib / row.theirsMib : null;
@@ -41,6 +46,7 @@ function cells(row) {
     ratio === null ? '-' : `${bar} **${spread(all)}**`,
     checks.map(([text, isMet]) => `${text}: ${isMet ? 'met' : '**not met**'}`).join(', ') || '-',
     share.length ? `${percent(median(share))} % (${bound})` : '-',
+    allowed.length ? `${fixed(median(allowed))} x` : '-',
     memory === null ? '-' : `${row.oursMib.toFixed(0)} / ${row.theirsMib.toFixed(0)} MiB`,
   ];
 }
@@ -53,6 +59,7 @@ const COLUMNS = [
   'ratio',
   'wanted',
   'of the limit',
+  'ratio at the limit',
   'memory',
 ];
 
@@ -81,7 +88,8 @@ export function writeSection(name, section, names) {
 const INTRODUCTION = `Written by \`npm run bench peers -- --write\` from the measurements in \`bench/results/\`. Both sides have the same shapes, random
 weights and threads. They are measured in turns, the other one first; each is a process of its own that waits meanwhile. Figures are
 medians with the least and the most of all rounds, ratios those of each round. Memory is the most that the process held. The limit is
-what the machine allows for our side of the work, measured in the same rounds ([how](../docs/guide/bench.md)).`;
+what the machine allows for our side of the work, measured in the same rounds ([how](../docs/guide/bench.md)): products and recurrence at the
+CPU's peak, nothing else, or the weights read once. Where the ratio at the limit is below the wanted one, no program could reach it here.`;
 
 /** Five digits: more would be noise in the repository. */
 function rounded(value) {
