@@ -36,6 +36,13 @@ static void product_store(const ProductShape& s, const ProductLanes& lanes, cons
   }
 }
 
+// Asks for the lines of c that a tile is about to be stored to: its rows are far apart, and a missed line holds up all stores.
+static void product_ask(const ProductShape& s, int64_t p, int64_t panels, float* c, int64_t rows) {
+  const float* to = c + ProductLanes(s, p).j;
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t v = 0; v < panels; v++) prefetch_write(to + r * s.n + v * NP_ROWS);
+}
+
 // Rows [0, m) of a, which are packed in tiles, times panels [p0, p1).
 template <class F>
 static void product_panels(const ProductShape& s, const PanelsMethod& method, int64_t m, const char* packed, const char* w,
@@ -50,6 +57,7 @@ static void product_panels(const ProductShape& s, const PanelsMethod& method, in
     for (int64_t t = 0; t < tiles.parts; t++) {
       const int64_t i = tiles.start(t), rows = tiles.size(t);
       const auto dots = pair ? method.pair_dots[rows] : method.dots[rows];
+      if (tiles.parts > 1) product_ask(s, p, 1 + pair, c + i * s.n, rows);
       dots(blocks, packed + i * blocks * method.unit, w + p * blocks * NP_BYTES<F>, sums, {next + t * blocks * share, share});
       for (int64_t v = 0; v <= pair; v++)
         product_store(s, ProductLanes(s, p + v), sums + v * rows * NP_ROWS, rows, bias, c + i * s.n);
