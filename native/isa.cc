@@ -20,6 +20,7 @@ namespace MAMBA_ISA {
 #include "kernels/matmul.cc"
 #include "kernels/narrow-panels.cc"
 #include "kernels/narrow-vnni.cc"
+#include "kernels/narrow-amx.cc"
 #include "kernels/narrow-product.cc"
 #include "kernels/narrow.cc"
 #include "kernels/norm.cc"

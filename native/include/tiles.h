@@ -1,8 +1,8 @@
-// The tile registers of AMX, as far as products of bfloat16 need them, in two forms with one interface: HardwareTiles are the
+// The tile registers of AMX, as far as products of bfloat16 and of bytes need them, in two forms with one interface: HardwareTiles are the
 // instructions, SoftwareTiles what Intel's manual says that they do, in plain C++, so that a kernel written over them can be
 // tested anywhere (native/test/amx.cc).
 //
-// Run so far: the kernel over SoftwareTiles, on every CPU with AVX512_BF16. Not run so far: the instructions, for want of a CPU
+// Run so far: the kernels over SoftwareTiles, on every CPU with AVX512_BF16. Not run so far: the instructions, for want of a CPU
 // that has them. That is why native/dispatch.cc compares a product with plain loops before it offers them.
 #pragma once
 
@@ -18,6 +18,13 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 static_assert(sizeof(TileConfig) == 64, "as the instruction reads it");
+
+// All eight tiles as large as they are: 16 rows of 64 bytes.
+static inline TileConfig tiles_whole() {
+  TileConfig config;
+  for (int tile = 0; tile < 8; tile++) config.rows[tile] = 16, config.bytes[tile] = 64;
+  return config;
+}
 
 #if defined(__x86_64__)
 // Register numbers are part of the instructions. The configuration is an operand of the first, so that no compiler can leave
@@ -42,6 +49,11 @@ struct HardwareTiles {
   template <int C, int A, int B>
   static void dot() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+  }
+  // The same of signed bytes, four along k instead of two, into integers of 32 bits.
+  template <int C, int A, int B>
+  static void dot_bytes() {
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
   }
 };
 
@@ -84,6 +96,19 @@ struct SoftwareTiles {
         float c;
         memcpy(&c, state().tile[C][r] + 4 * n, 4);
         c = flushed(flushed(c) + flushed(even + odd));
+        memcpy(state().tile[C][r] + 4 * n, &c, 4);
+      }
+    }
+  }
+  template <int C, int A, int B>
+  static void dot_bytes() {
+    const TileConfig& config = state().config;
+    for (int r = 0; r < config.rows[C]; r++) {
+      for (int n = 0; n < config.bytes[C] / 4; n++) {
+        int32_t c;
+        memcpy(&c, state().tile[C][r] + 4 * n, 4);
+        for (int p = 0; p < config.bytes[A]; p++)
+          c += (int8_t)state().tile[A][r][p] * (int8_t)state().tile[B][p / 4][4 * n + p % 4];
         memcpy(state().tile[C][r] + 4 * n, &c, 4);
       }
     }

@@ -38,25 +38,45 @@ __attribute__((target("avx512vnni"), noinline)) static void peak_int8(int64_t it
   vstore_i((int32_t*)out, (vi)sums[0]);
 }
 
+// Tiles of 16 by 16 sums, 64 bytes along k: four of them from two of each operand.
+constexpr int PEAK_TILE_BYTES = 4 * 16 * 16 * 64;
+template <bool BYTES>
+static void peak_tiles(int64_t iterations, float* out) {
+  using T = HardwareTiles;
+  T::configure(tiles_whole());
+  T::zero<0>(), T::zero<1>(), T::zero<2>(), T::zero<3>(), T::zero<4>(), T::zero<5>(), T::zero<6>(), T::zero<7>();
+  for (int64_t i = 0; i < iterations; i++) {
+    if (BYTES) T::dot_bytes<0, 4, 6>(), T::dot_bytes<1, 4, 7>(), T::dot_bytes<2, 5, 6>(), T::dot_bytes<3, 5, 7>();
+    else T::dot<0, 4, 6>(), T::dot<1, 4, 7>(), T::dot<2, 5, 6>(), T::dot<3, 5, 7>();
+  }
+  T::store<0>(out, 64);
+  T::release();
+}
+
 #endif
 
-double peak(const Ctx& ctx, int64_t threads, PeakKind kind, int64_t iterations) {
-  void (*chains)(int64_t, float*) = peak_floats;
-  int products = 1;
+struct PeakLoop {
+  void (*run)(int64_t iterations, float* out);
+  double products;  // of one iteration
+};
+
+static PeakLoop peak_loop(int features, PeakKind kind) {
+  constexpr double LANES = W * PEAK_CHAINS;
 #if defined(__AVX512F__)
-  if (kind == PEAK_BF16 && (ctx.features & FEATURE_BF16)) {
-    chains = peak_bf16;
-    products = 2;
-  }
-  if (kind == PEAK_INT8 && (ctx.features & FEATURE_VNNI)) {
-    chains = peak_int8;
-    products = 4;
-  }
+  if (kind == PEAK_BF16 && (features & FEATURE_AMX)) return {peak_tiles<false>, PEAK_TILE_BYTES / 2};
+  if (kind == PEAK_INT8 && (features & FEATURE_AMX)) return {peak_tiles<true>, PEAK_TILE_BYTES};
+  if (kind == PEAK_BF16 && (features & FEATURE_BF16)) return {peak_bf16, 2 * LANES};
+  if (kind == PEAK_INT8 && (features & FEATURE_VNNI)) return {peak_int8, 4 * LANES};
 #else
-  (void)kind;
+  (void)features, (void)kind;
 #endif
-  ctx.parallel(threads, [=](int64_t, char* scratch) { chains(iterations, (float*)scratch); });
-  return 2.0 * products * W * PEAK_CHAINS * (double)threads * (double)iterations;
+  return {peak_floats, LANES};
+}
+
+double peak(const Ctx& ctx, int64_t threads, PeakKind kind, int64_t iterations) {
+  const PeakLoop loop = peak_loop(ctx.features, kind);
+  ctx.parallel(threads, [=](int64_t, char* scratch) { loop.run(iterations, (float*)scratch); });
+  return 2.0 * loop.products * (double)threads * (double)iterations;
 }
 
 // Streams of one thread: rows in several pages keep several prefetchers of a core busy.

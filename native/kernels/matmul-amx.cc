@@ -14,11 +14,7 @@ struct MatmulAmx : MatmulFloats {
   static_assert((MM_NC / MM_WIDTH * MM_PANEL + MM_MC * SLIVER) * 4 <= SCRATCH_BYTES, "packed operands fit");
   static_assert(MM_KC % AMX_SIDE == 0 && MM_WIDTH == 2 * AMX_SIDE, "whole tiles");
 
-  static void begin() {
-    TileConfig config;
-    for (int tile = 0; tile < 8; tile++) config.rows[tile] = AMX_SIDE, config.bytes[tile] = 64;
-    T::configure(config);
-  }
+  static void begin() { T::configure(tiles_whole()); }
   static void end() { T::release(); }
 
   static int64_t whole_steps(int64_t kc) { return ((kc + 1) / 2 + AMX_SIDE - 1) / AMX_SIDE * AMX_SIDE; }

@@ -104,7 +104,7 @@ struct PanelsAhead {
 
 // c[R][16] = the tile of R rows times a panel; W rows of the panel at a time.
 template <class F, int R>
-static void panels_dots(int64_t blocks, const char* tile, const char* panel, float* c, PanelsAhead) {
+static void panels_dots(int64_t, int64_t blocks, const char* tile, const char* panel, float* c, PanelsAhead) {
   for (int64_t row = 0; row < NP_ROWS; row += W) {
     vf sum[R];
     MM_UNROLL for (int r = 0; r < R; r++) sum[r] = vzero();
@@ -129,13 +129,13 @@ static void panels_dots(int64_t blocks, const char* tile, const char* panel, flo
   }
 }
 
-constexpr int NP_MOST_ROWS = 8;
+constexpr int NP_MOST_ROWS = 16;
 // Tiles of so many rows take two panels at a time, where there is code for it.
 constexpr int NP_PAIRS_FROM = 3;
 
 // A way to compute: tiles of at most `rows` rows, `unit` bytes for each block of a row.
 struct PanelsMethod {
-  using Dots = void (*)(int64_t blocks, const char* tile, const char* panel, float* c, PanelsAhead ahead);
+  using Dots = void (*)(int64_t rows, int64_t blocks, const char* tile, const char* panel, float* c, PanelsAhead ahead);
   int64_t rows, unit;
   void (*pack)(const float* a, int64_t lda, int64_t rows, int64_t blocks, bool int8, char* to);
   Dots dots[NP_MOST_ROWS + 1], pair_dots[NP_MOST_ROWS + 1];  // by rows

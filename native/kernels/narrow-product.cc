@@ -1,11 +1,12 @@
 // linearNarrow for panels: which way to compute, and how the work is cut.
 
 template <class F>
-static PanelsMethod product_method(const Ctx& ctx, bool int8) {
+static PanelsMethod product_method(const Ctx& ctx, int64_t m, bool int8) {
 #if defined(__AVX512BW__)
+  if ((ctx.features & FEATURE_AMX) && m >= PA_FROM) return amx_method<F, MM_TILES>(int8);
   if (ctx.features & FEATURE_VNNI) return vnni_method<F>(int8);
 #endif
-  (void)ctx, (void)int8;
+  (void)ctx, (void)m, (void)int8;
   return panels_method<F>();
 }
 
@@ -58,7 +59,7 @@ static void product_panels(const ProductShape& s, const PanelsMethod& method, in
       const int64_t i = tiles.start(t), rows = tiles.size(t);
       const auto dots = pair ? method.pair_dots[rows] : method.dots[rows];
       if (tiles.parts > 1) product_ask(s, p, 1 + pair, c + i * s.n, rows);
-      dots(blocks, packed + i * blocks * method.unit, w + p * blocks * NP_BYTES<F>, sums, {next + t * blocks * share, share});
+      dots(rows, blocks, packed + i * blocks * method.unit, w + p * blocks * NP_BYTES<F>, sums, {next + t * blocks * share, share});
       for (int64_t v = 0; v <= pair; v++)
         product_store(s, ProductLanes(s, p + v), sums + v * rows * NP_ROWS, rows, bias, c + i * s.n);
     }
@@ -78,7 +79,7 @@ static void product_pack(const PanelsMethod& method, const ProductShape& s, cons
 template <class F>
 static void product_run(const Ctx& ctx, const ProductShape& s, const float* a, const char* w, float* c, const float* bias) {
   if (s.m == 0 || s.n == 0) return;
-  const PanelsMethod method = product_method<F>(ctx, s.int8);
+  const PanelsMethod method = product_method<F>(ctx, s.m, s.int8);
   const int64_t row_bytes = s.k / NP_BLOCK * method.unit, panel_bytes = s.k / NP_BLOCK * NP_BYTES<F>;
   const int64_t first = s.row / NP_ROWS, panels = (s.row + s.n + NP_ROWS - 1) / NP_ROWS - first;
   if (s.m * row_bytes <= NP_SHARED_BYTES) {

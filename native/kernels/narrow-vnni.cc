@@ -62,7 +62,7 @@ PV_TARGET VEC_FN void vnni_pass(const char* a, const char* w, int64_t next, __m5
 }
 
 template <class F, bool INT8, int R, int V>
-PV_TARGET static void vnni_dots(int64_t blocks, const char* a, const char* w, float* c, PanelsAhead ahead) {
+PV_TARGET static void vnni_dots(int64_t, int64_t blocks, const char* a, const char* w, float* c, PanelsAhead ahead) {
   const int64_t next = blocks * NP_BYTES<F>;
   __m512 sum[V][R];
   MM_UNROLL for (int v = 0; v < V; v++) MM_UNROLL for (int r = 0; r < R; r++) sum[v][r] = _mm512_setzero_ps();

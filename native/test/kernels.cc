@@ -236,7 +236,7 @@ const Family* families();  // amx.cc
 }
 #endif
 
-// All cases, or those of the only kernel that the tiles in software have.
+// All cases, or those of the only families that the tiles in software have.
 static int64_t test_variant(const Variant& which, void (*only)() = nullptr) {
   variant = which;
   called.clear(), calls = failures = 0, worst = 0;
@@ -278,8 +278,10 @@ int main(int argc, char** argv) {
   for (int i = 0; i < count; i++) total += test_variant(found[i]);
 #if defined(__x86_64__)
   if (found[0].features & FEATURE_BF16)
-    total += test_variant(
-        {"amx in software", found[0].features | FEATURE_AMX, amx_twin::families(), nullptr, nullptr}, test_matmul);
+    total += test_variant({"amx in software", found[0].features | FEATURE_AMX, amx_twin::families(), nullptr, nullptr}, [] {
+      test_matmul();
+      test_narrow();
+    });
   else
     printf("amx in software: skipped, this CPU has no AVX512_BF16\n");
 #endif
