@@ -102,30 +102,41 @@ struct PanelsAhead {
   int64_t step;
 };
 
-// c[R][16] = the tile of R rows times a panel; W rows of the panel at a time.
+// Vectors of a panel's rows that R rows of activations meet at once: more for few of them, as registers allow.
+template <int R>
+constexpr int NP_VECTORS = R == 1 ? NP_ROWS / W : 1;
+
+// c[R][16] = the tile of R rows times a panel.
 template <class F, int R>
 static void panels_dots(int64_t, int64_t blocks, const char* tile, const char* panel, float* c, PanelsAhead) {
-  for (int64_t row = 0; row < NP_ROWS; row += W) {
-    vf sum[R];
-    MM_UNROLL for (int r = 0; r < R; r++) sum[r] = vzero();
+  constexpr int V = NP_VECTORS<R>;
+  for (int64_t row = 0; row < NP_ROWS; row += V * W) {
+    vf sum[V][R];
+    MM_UNROLL for (int v = 0; v < V; v++) MM_UNROLL for (int r = 0; r < R; r++) sum[v][r] = vzero();
     const char *a = tile, *w = panel;
     for (int64_t b = 0; b < blocks; b++, a += R * NP_UNIT, w += NP_BYTES<F>) {
-      vi first[R], second[R];
-      MM_UNROLL for (int r = 0; r < R; r++) first[r] = second[r] = vi{};
+      vi first[V][R], second[V][R];
+      MM_UNROLL for (int v = 0; v < V; v++) MM_UNROLL for (int r = 0; r < R; r++) first[v][r] = second[v][r] = vi{};
       MM_UNROLL for (int g = 0; g < NP_BLOCK / 4; g++) {
-        const vh one = panels_halves(F{}, w, g, 4 * row), two = panels_halves(F{}, w, g, 4 * row + 2 * W);
         MM_UNROLL for (int r = 0; r < R; r++) {
           const vh ar = vset4_h((const int16_t*)a + r * NP_BLOCK + g * 4);
-          first[r] += vdot_pairs(one, ar);
-          second[r] += vdot_pairs(two, ar);
+          MM_UNROLL for (int v = 0; v < V; v++) {
+            const int64_t at = 4 * (row + v * W);
+            const vh one = panels_halves(F{}, w, g, at), two = panels_halves(F{}, w, g, at + 2 * W);
+            first[v][r] += vdot_pairs(one, ar);
+            second[v][r] += vdot_pairs(two, ar);
+          }
         }
       }
-      const vf d = vload_f16(w + 64 * NP_WORDS<F> + 2 * row);
       const float* scales = (const float*)(a + R * NP_BLOCK * 2);
-      MM_UNROLL for (int r = 0; r < R; r++)
-        sum[r] = vfma(vset1(scales[r]), d * to_float(vsum_pairs(first[r], second[r])), sum[r]);
+      MM_UNROLL for (int v = 0; v < V; v++) {
+        const vf d = vload_f16(w + 64 * NP_WORDS<F> + 2 * (row + v * W));
+        MM_UNROLL for (int r = 0; r < R; r++)
+          sum[v][r] = vfma(vset1(scales[r]), d * to_float(vsum_pairs(first[v][r], second[v][r])), sum[v][r]);
+      }
     }
-    MM_UNROLL for (int r = 0; r < R; r++) vstore(c + r * NP_ROWS + row, sum[r]);
+    MM_UNROLL for (int v = 0; v < V; v++)
+      MM_UNROLL for (int r = 0; r < R; r++) vstore(c + r * NP_ROWS + row + v * W, sum[v][r]);
   }
 }
 
