@@ -32,8 +32,13 @@ inline int32_t load(const int32_t& x) { return __atomic_load_n(&x, __ATOMIC_SEQ_
 inline void store(int32_t& x, int32_t value) { __atomic_store_n(&x, value, __ATOMIC_SEQ_CST); }
 inline int32_t add(int32_t& x, int32_t value) { return __atomic_add_fetch(&x, value, __ATOMIC_SEQ_CST); }
 // Until `x` is told to have changed from `seen`; at once when it has.
+#if defined(__wasm__)
 inline void sleep(int32_t& x, int32_t seen) { __builtin_wasm_memory_atomic_wait32(&x, seen, -1); }
 inline void wake(int32_t& x, int32_t count) { __builtin_wasm_memory_atomic_notify(&x, count); }
+#else  // native/test/pool.cc has its own
+void sleep(int32_t& x, int32_t seen);
+void wake(int32_t& x, int32_t count);
+#endif
 
 inline char* scratch(int thread) { return pool.blocks + thread * (SCRATCH_BYTES + STACK_BYTES); }
 inline char* stack_top(int thread) { return scratch(thread + 1); }

@@ -63,6 +63,8 @@ async function testTarget({ name, arch, compiler, emulator, flags }) {
     const cases = CASES.map((unit) => source(`test/${unit}.cc`));
     const args = ['-std=c++17', '-O1', '-pthread', ...flags, ...cases, ...objects];
     await compile(compiler, [...args, '-o', join(out, 'kernels')]);
+    const pools = [source('test/pool.cc'), join(out, 'pool.o')];
+    await compile(compiler, ['-std=c++17', '-O1', '-pthread', ...flags, ...pools, '-o', join(out, 'pools')]);
     for (const [isa, own] of variants) {
       await compile(compiler, [
         ...kernelFlags(isa, own),
@@ -76,7 +78,7 @@ async function testTarget({ name, arch, compiler, emulator, flags }) {
   const { output } = await start('kernels', ['--list'], { capture: true });
   const supported = output.trim().split('\n');
   const compiled = variants.map(([isa]) => isa).filter((isa) => supported.includes(isa));
-  const programs = [['kernels', []], ...compiled.map((isa) => [`vec-${isa}`, [STRIDE]])];
+  const programs = [['kernels', []], ['pools', []], ...compiled.map((isa) => [`vec-${isa}`, [STRIDE]])];
   for (const [isa] of variants)
     if (!supported.includes(isa)) console.log(`${name}: skipped ${isa}, not in this CPU`);
   let passed = true;

@@ -73,10 +73,14 @@ class Guarded {
 };
 
 void run_reversed(void* scratch, int64_t tasks, Ctx::Task task, const void* body) {
+  static bool inside = false;
+  if (inside) fail("began a job in a task");
+  inside = true;
   for (int64_t i = tasks - 1; i >= 0; i--) {
     memset(scratch, POISON, SCRATCH_BYTES);
     task(body, i, (char*)scratch);
   }
+  inside = false;
 }
 
 const Entry* find(const char* name) {
