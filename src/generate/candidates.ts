@@ -1,6 +1,7 @@
 /**
- * What may be drawn from one row of logits: weights proportional to probabilities, and the most likely of them. All of it is a few
- * passes over the row, without sorting it and without allocating: a vocabulary is large and this runs for every token.
+ * What may be drawn from one row of logits: weights proportional to probabilities, and the most likely of them. All
+ * of it is a few passes over the row, without sorting it and without allocating: a vocabulary is large and this runs
+ * for every token.
  */
 
 /** What may be drawn: weights, and their ids (null: weight i is id i). Overwritten by the next call. */
@@ -30,8 +31,8 @@ const POWERS = Float64Array.from({ length: 1023 }, (_, i) => 2 ** -i);
 const LEAST = -708;
 
 /**
- * weights[i] = exp((row[i] - largest) / temperature), and their sum. Relative errors are below 1e-13; weights below 1e-307 are zero. Five
- * times as fast as Math.exp, and the same everywhere.
+ * weights[i] = exp((row[i] - largest) / temperature), and their sum. Relative errors are below 1e-13; weights below
+ * 1e-307 are zero. Five times as fast as Math.exp, and the same everywhere.
  */
 export function weigh(
   row: Float32Array,
@@ -93,7 +94,7 @@ export function mostLikely(row: Float32Array, k: number): number[] {
   return count === 0 ? [] : Array.from(leading(row, count, reserve(row.length).ids));
 }
 
-/** The same, in `ids`. A heap of the k best so far has the worst of them on top; few ids of a row get past it. */
+/** The same, in `ids`. A heap of the k best so far has the worst of them on top; few of a row get past it. */
 function leading(row: Float32Array, k: number, ids: Int32Array): Int32Array {
   const isWorse = (a: number, b: number) => row[a]! < row[b]! || (row[a]! === row[b]! && a > b);
   const sink = (from: number) => {
@@ -120,13 +121,13 @@ function leading(row: Float32Array, k: number, ids: Int32Array): Int32Array {
 }
 
 const BUCKETS = 1024;
-/** Logits this many temperatures below the largest, and all beyond, share the last bucket. */
+/** The buckets cover what the logits do, but no more than this many temperatures: all beyond shares the last one. */
 const DEPTH = 20;
 const masses = new Float64Array(BUCKETS);
 
 /**
- * Only the smallest set of most likely ids whose mass reaches topP: weights of the others become 0. A histogram over the logits finds
- * where that is, and only the ids of one bucket are sorted.
+ * Only the smallest set of most likely ids whose mass reaches topP: weights of the others become 0. A histogram over
+ * the logits finds where that is, and only the ids of one bucket are sorted.
  */
 function nucleus(
   row: Float32Array,
@@ -136,7 +137,12 @@ function nucleus(
   ids: Int32Array,
 ): Candidates {
   const mass = topP * sum;
-  const scale = (BUCKETS - 1) / (DEPTH * temperature);
+  let least = largest;
+  for (let i = 0; i < row.length; i++) {
+    const value = row[i]!;
+    if (value < least && value > Number.NEGATIVE_INFINITY) least = value;
+  }
+  const scale = (BUCKETS - 1) / Math.min(DEPTH * temperature, largest - least || 1);
   masses.fill(0);
   for (let i = 0; i < row.length; i++) {
     const at = (largest - row[i]!) * scale;
