@@ -46,72 +46,29 @@ struct SsdProduct {
   int64_t ranks = 1;
 };
 
-// Rows i .. i + R, columns j .. of c; the last of the V vectors has `tail` of them.
+// What a tile does besides multiplying: R rows from i on, V vectors from column j on, the last with `tail` columns in c.
 template <int R, int V>
-static void ssd_tile(const SsdProduct& s, int64_t i, int64_t j, int tail) {
-  vf acc[R][V];
-  MM_UNROLL for (int r = 0; r < R; r++) MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vzero();
-  vf bk[V];
+VEC_FN void ssd_weigh(vf (&acc)[R][V], const SsdProduct& s, int64_t i) {
+  if (!s.weight) return;
+  MM_UNROLL for (int r = 0; r < R; r++) {
+    const vf weight = vset1(s.weight[i + r]);
+    MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] *= weight;
+  }
+}
 
-  if (s.k1 > 0) {
-    const float *a = s.a1.at + i * s.a1.step, *b = s.b1.at + j;
-    for (int64_t k = 0; k < s.k1; k++, b += s.b1.step) {
-      MM_UNROLL for (int v = 0; v < V; v++) bk[v] = vload(b + v * W);
-      MM_UNROLL for (int r = 0; r < R; r++) {
-        const vf ar = vset1(a[r * s.a1.step + k]);
-        MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vfma(ar, bk[v], acc[r][v]);
-      }
-    }
-    if (s.dots) {
-      MM_UNROLL for (int r = 0; r < R; r++) {
-        vf sum = vzero();
-        MM_UNROLL for (int v = 0; v < V; v++) sum += acc[r][v] * vload(s.dot_with + (i + r) * s.dot_step + j + v * W);
-        s.dots[i + r] += hsum(sum);
-      }
-    }
-    if (s.weight) {
-      MM_UNROLL for (int r = 0; r < R; r++) {
-        const vf weight = vset1(s.weight[i + r]);
-        MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] *= weight;
-      }
-    }
+template <int R, int V>
+VEC_FN void ssd_start(vf (&acc)[R][V], const SsdProduct& s, int64_t i, int64_t j) {
+  if (!s.init.at) return;
+  vf start[V];
+  MM_UNROLL for (int v = 0; v < V; v++) start[v] = s.start ? vload(s.start + j + v * W) : vset1(1.0f);
+  MM_UNROLL for (int r = 0; r < R; r++) {
+    const float* init = s.init.at + (i + r) * s.init.step + j;
+    MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vfma(vload(init + v * W), start[v], acc[r][v]);
   }
-  if (s.init.at) {
-    MM_UNROLL for (int v = 0; v < V; v++) bk[v] = s.start ? vload(s.start + j + v * W) : vset1(1.0f);
-    MM_UNROLL for (int r = 0; r < R; r++) {
-      const float* init = s.init.at + (i + r) * s.init.step + j;
-      MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vfma(vload(init + v * W), bk[v], acc[r][v]);
-    }
-  }
-  if (s.k2 > 0) {
-    const int32_t* visible = s.visible + i;
-    const auto add = [&](int64_t k, auto left, auto sees) VEC_LAMBDA {
-      MM_UNROLL for (int v = 0; v < V; v++) bk[v] = vload(s.b2.at + k * s.b2.step + j + v * W);
-      MM_UNROLL for (int r = 0; r < R; r++) {
-        if (!sees(k, r)) continue;
-        const vf ar = vset1(left(k, r));
-        MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vfma(ar, bk[v], acc[r][v]);
-      }
-    };
-    const auto all = [](int64_t, int) VEC_LAMBDA { return true; };
-    if (s.shape == SSD_LOWER) {
-      const float* a = s.a2.at + i * s.a2.step;
-      const auto left = [&](int64_t k, int r) VEC_LAMBDA { return a[r * s.a2.step + k]; };
-      const auto sees = [&](int64_t k, int r) VEC_LAMBDA { return k < visible[r]; };
-      for (int64_t k = 0; k < visible[0]; k++) add(k, left, all);
-      for (int64_t k = visible[0]; k < visible[R - 1]; k++) add(k, left, sees);
-    } else {
-      const float* a = s.a2.at + i;
-      const auto left = [&](int64_t k, int r) VEC_LAMBDA { return a[k * s.a2.step + r]; };
-      const auto sees = [&](int64_t k, int r) VEC_LAMBDA { return k >= visible[r] - s.ranks; };
-      int64_t k = 0;
-      if (s.shape == SSD_UPPER) {
-        k = visible[0] - s.ranks;
-        for (const int64_t end = visible[R - 1] - s.ranks; k < end; k++) add(k, left, sees);
-      }
-      for (; k < s.k2; k++) add(k, left, all);
-    }
-  }
+}
+
+template <int R, int V>
+VEC_FN void ssd_store(const vf (&acc)[R][V], const SsdProduct& s, int64_t i, int64_t j, int tail) {
   MM_UNROLL for (int r = 0; r < R; r++) {
     float* row = s.c + (i + r) * s.c_step + j;
     MM_UNROLL for (int v = 0; v < V - 1; v++) vstore(row + v * W, acc[r][v]);
@@ -119,18 +76,80 @@ static void ssd_tile(const SsdProduct& s, int64_t i, int64_t j, int tail) {
   }
 }
 
+struct SsdFloats {
+  template <int R, int V>
+  static void tile(const SsdProduct& s, int64_t i, int64_t j, int tail) {
+    vf acc[R][V];
+    MM_UNROLL for (int r = 0; r < R; r++) MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vzero();
+    vf bk[V];
+
+    if (s.k1 > 0) {
+      const float *a = s.a1.at + i * s.a1.step, *b = s.b1.at + j;
+      for (int64_t k = 0; k < s.k1; k++, b += s.b1.step) {
+        MM_UNROLL for (int v = 0; v < V; v++) bk[v] = vload(b + v * W);
+        MM_UNROLL for (int r = 0; r < R; r++) {
+          const vf ar = vset1(a[r * s.a1.step + k]);
+          MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vfma(ar, bk[v], acc[r][v]);
+        }
+      }
+      if (s.dots) {
+        MM_UNROLL for (int r = 0; r < R; r++) {
+          vf sum = vzero();
+          MM_UNROLL for (int v = 0; v < V; v++) sum += acc[r][v] * vload(s.dot_with + (i + r) * s.dot_step + j + v * W);
+          s.dots[i + r] += hsum(sum);
+        }
+      }
+      ssd_weigh<R, V>(acc, s, i);
+    }
+    ssd_start<R, V>(acc, s, i, j);
+    if (s.k2 > 0) {
+      const int32_t* visible = s.visible + i;
+      const auto add = [&](int64_t k, auto left, auto sees) VEC_LAMBDA {
+        MM_UNROLL for (int v = 0; v < V; v++) bk[v] = vload(s.b2.at + k * s.b2.step + j + v * W);
+        MM_UNROLL for (int r = 0; r < R; r++) {
+          if (!sees(k, r)) continue;
+          const vf ar = vset1(left(k, r));
+          MM_UNROLL for (int v = 0; v < V; v++) acc[r][v] = vfma(ar, bk[v], acc[r][v]);
+        }
+      };
+      const auto all = [](int64_t, int) VEC_LAMBDA { return true; };
+      if (s.shape == SSD_LOWER) {
+        const float* a = s.a2.at + i * s.a2.step;
+        const auto left = [&](int64_t k, int r) VEC_LAMBDA { return a[r * s.a2.step + k]; };
+        const auto sees = [&](int64_t k, int r) VEC_LAMBDA { return k < visible[r]; };
+        for (int64_t k = 0; k < visible[0]; k++) add(k, left, all);
+        for (int64_t k = visible[0]; k < visible[R - 1]; k++) add(k, left, sees);
+      } else {
+        const float* a = s.a2.at + i;
+        const auto left = [&](int64_t k, int r) VEC_LAMBDA { return a[k * s.a2.step + r]; };
+        const auto sees = [&](int64_t k, int r) VEC_LAMBDA { return k >= visible[r] - s.ranks; };
+        int64_t k = 0;
+        if (s.shape == SSD_UPPER) {
+          k = visible[0] - s.ranks;
+          for (const int64_t end = visible[R - 1] - s.ranks; k < end; k++) add(k, left, sees);
+        }
+        for (; k < s.k2; k++) add(k, left, all);
+      }
+    }
+    ssd_store<R, V>(acc, s, i, j, tail);
+  }
+};
+
 using SsdTile = void (*)(const SsdProduct&, int64_t, int64_t, int);
 
-template <int R = SSD_R, int V = SSD_V>
+// E's tile for `rows` and `vectors`, found by counting the template arguments down.
+template <class E, int R = SSD_R, int V = SSD_V>
 static SsdTile ssd_find(int rows, int vectors) {
-  if (rows == R && vectors == V) return ssd_tile<R, V>;
+  if (rows == R && vectors == V) return E::template tile<R, V>;
   if constexpr (V > 1) {
-    if (vectors < V) return ssd_find<R, V - 1>(rows, vectors);
+    if (vectors < V) return ssd_find<E, R, V - 1>(rows, vectors);
   }
-  if constexpr (R > 1) return ssd_find<R - 1, V>(rows, vectors);
+  if constexpr (R > 1) return ssd_find<E, R - 1, V>(rows, vectors);
   return nullptr;
 }
 
+// With SsdPairs, operands are pairs of bfloat16 (ssd-bf16.cc).
+template <class E = SsdFloats>
 static void ssd_multiply(const SsdProduct& s, int64_t m, int64_t columns) {
   const MatmulCut rows(0, m, (m + SSD_R - 1) / SSD_R);
   for (int64_t j = 0; j < columns; j += SSD_V * W) {
@@ -141,7 +160,7 @@ static void ssd_multiply(const SsdProduct& s, int64_t m, int64_t columns) {
       if (left <= 0) continue;
       if (left > SSD_V * W) left = SSD_V * W;
       const int vectors = (int)((left + W - 1) / W);
-      ssd_find(size, vectors)(s, i, j, (int)(left - (vectors - 1) * W));
+      ssd_find<E>(size, vectors)(s, i, j, (int)(left - (vectors - 1) * W));
     }
   }
 }

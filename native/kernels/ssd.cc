@@ -202,6 +202,7 @@ static __attribute__((noinline)) void ssd_mix(float* M, const float* products, i
 }
 
 #include "ssd-step.cc"
+#include "ssd-bf16.cc"
 
 static void ssd_forward(const Args& args, const Ctx& ctx) {
   const float *x = args.f(0), *decay = args.f(1), *scale = args.f(2), *own = args.f(3) ? args.f(3) : scale;
@@ -212,6 +213,9 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
   SsdShapes s = {args.n(17), args.n(18), args.n(19), args.n(20), args.n(21), args.n(22), args.n(23), 0};
   const SsdWalk cut(s.r, args.n(24));
   const int64_t d_width = args.n(25), chunks = cut.chunks(s.l);
+#if defined(__AVX512F__)
+  const bool narrow = args.n(26) == 1 && (ctx.features & FEATURE_BF16);
+#endif
   s.width = ssd_padded(cut.size * s.r);
   const bool single = s.g == s.h;  // heads without company
   if (s.l > 1 && !single) ssd_groups(ctx, s, cut, B, C, ids, lengths, partial);
@@ -230,6 +234,9 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
     float *S = take(n * pw), *turned = take(p * n);
     float *rows_b = take(s.width * ssd_padded(n)), *rows_c = take(s.width * ssd_padded(n));
     float *own_turned = take(n * s.width), *own_products = take(s.width * s.width), *skip = take(pw), *fade = take(pw);
+#if defined(__AVX512F__)
+    float *pairs_a = take(s.width * ssd_padded(n)), *pairs_b = take((n > s.width ? n : s.width) * pw);
+#endif
     for (int64_t i = 0; i < p; i++) skip[i] = D ? D[d_width == 1 ? head : head * s.p + p0 + i] : 0.0f;
 
     // The state is nothing, or `flat` (p, n) as outside, or else S.
@@ -274,21 +281,36 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
       const float* products = partial + s.at_products(row, start, group);
       if (single) products = ssd_products(s, rowsB, rowsC, rows, visible, own_turned, own_products).at;
       ssd_mix(M, products, s.width, w, r);
-      const SsdMatrix from = {x + at, head_step};
-      SsdProduct product;  // y = exp(a) C S + D x + M x
-      product.a1 = rowsC, product.b1 = {S, pw}, product.k1 = empty ? 0 : n;
-      product.weight = w.in;
-      product.a2 = {M, s.width}, product.b2 = ssd_weighted(from, nullptr, rows, p, in, rows * head_step), product.k2 = rows;
-      product.shape = SSD_LOWER, product.visible = visible, product.ranks = r;
-      if (D) product.init = product.b2, product.start = skip;
-      product.c = y + at, product.c_step = head_step;
-      ssd_multiply(product, rows, p);
-      product = SsdProduct();  // S = exp(a[end]) S + B^T x
+      const SsdMatrix inputs = ssd_weighted({x + at, head_step}, nullptr, rows, p, in, rows * head_step);
+      SsdProduct reading, writing;
+      reading.a1 = rowsC, reading.b1 = {S, pw}, reading.k1 = empty ? 0 : n, reading.weight = w.in;
+      if (D) reading.init = inputs, reading.start = skip;
+#if defined(__AVX512F__)
+      if (narrow && !empty) {
+        reading.a1 = ssd_pair_columns(rowsC, rows, n, pairs_a), reading.b1 = ssd_pair_rows({S, pw}, nullptr, n, p, pairs_b);
+        reading.k1 = (n + 1) / 2, reading.c = fed, reading.c_step = pw;
+        ssd_multiply<SsdPairs>(reading, rows, p);
+        reading = SsdProduct(), reading.init = {fed, pw};
+      }
+#endif
+      reading.a2 = {M, s.width}, reading.b2 = inputs, reading.k2 = rows;
+      reading.shape = SSD_LOWER, reading.visible = visible, reading.ranks = r;
+      reading.c = y + at, reading.c_step = head_step;
+      ssd_multiply(reading, rows, p);  // y = exp(a) C S + D x + M x
+
       for (int64_t i = 0; i < pw; i++) fade[i] = w.end;
-      if (!empty) product.init = {S, pw}, product.start = fade;
-      product.a2 = rowsB, product.b2 = ssd_weighted({in, pw}, w.into, rows, p, fed), product.k2 = rows;
-      product.c = S, product.c_step = pw;
-      ssd_multiply(product, n, p);
+      if (!empty) writing.init = {S, pw}, writing.start = fade;
+      writing.c = S, writing.c_step = pw;
+      auto write = ssd_multiply<SsdFloats>;
+#if defined(__AVX512F__)
+      if (narrow) {
+        writing.a2 = ssd_pair_rows(rowsB, nullptr, rows, n, pairs_a);
+        writing.b2 = ssd_pair_rows(inputs, w.into, rows, p, pairs_b), writing.k2 = (rows + 1) / 2;
+        write = ssd_multiply<SsdPairs>;
+      }
+#endif
+      if (!writing.a2.at) writing.a2 = rowsB, writing.b2 = ssd_weighted(inputs, w.into, rows, p, fed), writing.k2 = rows;
+      write(writing, n, p);  // S = exp(a[end]) S + B^T x
       empty = false;
     }
     keep(chunks);
@@ -305,4 +327,4 @@ static void ssd_forward(const Args& args, const Ctx& ctx) {
 
 #include "ssd-grad.cc"
 
-static const Entry ssd_entries[] = {{"ssd", 26, ssd_forward}, {"ssdGrad", 30, ssd_backward}};
+static const Entry ssd_entries[] = {{"ssd", 27, ssd_forward}, {"ssdGrad", 30, ssd_backward}};

@@ -26,6 +26,7 @@ struct Ssd {
   int64_t b, l, r, h, p, g, n, q, d_width;
   Floats x, decay, scale, own, B, C, D, state, last_x, last_b, last_weight;
   Ints ids, lengths;
+  int64_t precision = PRECISION_F32;
 
   int64_t length(int64_t row) const { return lengths.empty() ? l : lengths[row]; }
   int64_t chunks() const { return (l + q - 1) / q; }
@@ -64,7 +65,9 @@ struct Ssd {
   // Where every float must be: no product meets more roundings than additions (tokens times ranks, inner products, and so many
   // terms), decays (exp and a product each, and an argument whose size counts up to 128, where exp is 0) and its factors.
   Balls balls(const Terms& x, int64_t additions) const {
-    const double k = EPS * (double)(r * (l + 2) + n + p + additions + 6 * l + 2 * 128 + 16);
+    // At most four factors on the way of a product through the state are rounded to 8 bits.
+    const double rounded = precision == PRECISION_BF16 ? 4 * 65536 : 0;
+    const double k = EPS * (double)(r * (l + 2) + n + p + additions + 6 * l + 2 * 128 + 16 + rounded);
     Balls result;
     for (const Term& t : x) result.push_back({t.v, k / (1 - k) * t.size + 16 * TINY * (double)(l + n + p)});
     return result;
@@ -75,6 +78,7 @@ struct Ssd {
     if (!own.empty()) label += " own";
     if (!ids.empty()) label += " documents";
     if (!lengths.empty()) label += " lengths";
+    if (precision == PRECISION_BF16) label += " bf16";
     return call.label(label).in(x).in(decay).in(scale).maybe(own).in(B).in(C).maybe(D);
   }
   Call& sizes(Call& call) const {
@@ -119,7 +123,8 @@ Floats forward(const Ssd& o) {
   Call call("ssd");
   o.operands(call).maybe(o.state).maybe(o.last_x).maybe(o.last_b).maybe(o.last_weight).maybe(o.ids).maybe(o.lengths);
   call.out(o.balls(y, 0)).out(o.balls(last, 0));
-  o.sizes((o.own.empty() ? call.null() : call.out(o.balls(checkpoints, 0))).scratch(o.scratch())).check();
+  o.sizes((o.own.empty() ? call.null() : call.out(o.balls(checkpoints, 0))).scratch(o.scratch()));
+  call.num((double)o.precision).check();
   Floats saved;
   for (const Term& value : checkpoints) saved.push_back((float)value.v);
   return saved;
@@ -206,6 +211,8 @@ void test_ssd() {
         for (int64_t i = 0; i < h; i++) o.decay[token * h + i] = o.scale[token * h + i] = NAN;
       }
       backward(o, forward(o));
+      o.precision = PRECISION_BF16;
+      forward(o);
     }
   }
 }

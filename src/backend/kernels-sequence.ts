@@ -144,7 +144,8 @@ export const SEQUENCE_KERNELS = {
    *  Computed chunk by chunk of q tokens: q changes the rounding only, and a row that is cut at multiples of q gives
    *  the same bits as the whole. checkpoints (b, ceil(l / q), h, p, n) receives the state *before* each chunk (null
    *  when no gradient is needed). `partial` is scratch of ssdPartialSize() elements. p and n <= SSD_WIDTH,
-   *  r <= SSD_RANKS. */
+   *  r <= SSD_RANKS. With precision 1 the products with the state and into it may round their factors to bfloat16, where
+   *  the device is faster then; 0 = float32. */
   ssd: {
     x: 'in',
     decay: 'in',
@@ -172,6 +173,7 @@ export const SEQUENCE_KERNELS = {
     n: 'int',
     q: 'int',
     dWidth: 'int',
+    precision: 'int',
   }, // prettier-ignore
   /** Gradients of ssd by recomputation from `checkpoints` (same q). dstateOut: gradient of stateOut (null = none);
    *  down is given exactly when own is. `partial` is scratch of ssdGradPartialSize() elements. Gradients at

@@ -7,11 +7,14 @@
  * Kernels compute it chunk by chunk, as matrix products inside a chunk and a recurrence over chunks: the same
  * function, whatever the chunk. The backward pass recomputes from one saved state per chunk, so memory is
  * O(l / chunk * h * p * n).
+ * Under withPrecision('bf16' or 'int8'), without gradients, a device may round the factors of the products with
+ * the state and into it to bfloat16; the state that goes in and out stays float32.
  */
 import { kernelOf } from '../backend/backend.ts';
 import { SSD_CHUNK, SSD_RANKS, SSD_WIDTH, ssdGradPartialSize, ssdPartialSize } from '../backend/kernels.ts';
 import { ConfigError, ShapeError } from '../base/errors.ts';
 import { expectShape, type Shape, showShape } from '../base/shape.ts';
+import { currentPrecision } from '../tensor/precision.ts';
 import { add, broadcastTo, exp, mul, reshape, slice, stack, sum } from '../tensor/primitives.ts';
 import * as raw from '../tensor/raw.ts';
 import { needsGrad, record } from '../tensor/tape.ts';
@@ -91,7 +94,10 @@ export function ssdCore(
   if (b > 0) {
     const partial = make([ssdPartialSize(b, l, r, g, q)]);
     const [lastX, lastB, lastWeight] = [last?.x ?? null, last?.B ?? null, last?.weight ?? null];
-    kernel({ ...operands, state, lastX, lastB, lastWeight, y, stateOut, checkpoints, partial, ...sizes });
+    // The backward pass computes everything again in float32: no gradient is one of rounded products.
+    const precision = checkpoints || currentPrecision() === 'f32' ? 0 : 1;
+    const outputs = { y, stateOut, checkpoints, partial };
+    kernel({ ...operands, state, lastX, lastB, lastWeight, ...outputs, ...sizes, precision });
     partial.dispose();
   }
   if (!checkpoints) return { y, state: stateOut };

@@ -1,6 +1,7 @@
 /**
- * In which precision the products of projections and the head are computed. `linear` looks at it; everything else (norms, scans,
- * convolutions, attention, losses, the state) is float32 whatever it says.
+ * In which precision the products of projections and the head are computed. `linear` looks at it, and `ssd` for its products with the
+ * state, where no gradient is asked for; everything else (norms, scans, convolutions, attention, losses, the state) is float32
+ * whatever it says.
  */
 import { ConfigError } from '../base/errors.ts';
 

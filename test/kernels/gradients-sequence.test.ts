@@ -150,6 +150,7 @@ describe('ssdGrad', () => {
         stateOut: out(b * h * p * n),
         checkpoints: out(b * Math.ceil(l / q) * h * p * n),
         partial: out(ssdPartialSize(b, l, r, g, q)),
+        precision: 0,
       };
       const { checkpoints } = await truth({ kernel: 'ssd', name: 'forward', operands: forward });
       const cotangents = {

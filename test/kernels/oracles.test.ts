@@ -318,6 +318,7 @@ await each('ssd_core', async (fixture, { chunk_size }) => {
       stateOut: out(b * h * p * n),
       checkpoints: out(b * Math.ceil(l / q) * h * p * n),
       partial: out(ssdPartialSize(b, l, r, g, q)),
+      precision: 0,
     },
     { y: data('out.y'), stateOut: data('out.final_state') },
   );

@@ -50,8 +50,13 @@ function joined(parts: Sequence[]): Sequence {
   ) as Sequence;
 }
 
+interface Form {
+  backend: Backend;
+  precision: number;
+}
+
 function forward(
-  backend: Backend,
+  { backend, precision }: Form,
   s: Sequence,
   b: number,
   state: Float32Array | null = null,
@@ -72,6 +77,7 @@ function forward(
     b,
     l,
     ...SIZES,
+    precision,
   };
   return run(backend, { kernel: 'ssd', name: 'bits', operands });
 }
@@ -87,7 +93,7 @@ async function backward(
   lengths?: number[],
 ): Promise<Result> {
   const l = s.decay.length / h / b;
-  const { checkpoints } = await forward(backend, s, b, state, lengths, true);
+  const { checkpoints } = await forward({ backend, precision: 0 }, s, b, state, lengths, true);
   const operands: Operands<'ssdGrad'> = {
     ...s,
     D: new Values('D').normal(h),
@@ -114,10 +120,16 @@ async function backward(
 const f32 = (x: Result[string] | undefined) => Float32Array.from(x!);
 const START = new Values('start').normal(h * p * n);
 
-describe.each(devices.filter(({ backend }) => backend.kernels.ssd))('ssd on $label', ({ backend }) => {
+const FORMS = devices
+  .filter(({ backend }) => backend.kernels.ssd)
+  .flatMap(({ label, backend }) =>
+    [0, 1].map((precision) => ({ label: `${label}${precision ? ', bf16' : ''}`, backend, precision })),
+  );
+
+describe.each(FORMS)('ssd on $label', (form) => {
   it('is cut at multiples of the chunk without changing a bit', async () => {
     const s = sequence('cut', 5 * q + 1, true);
-    const whole = await forward(backend, s, 1, START);
+    const whole = await forward(form, s, 1, START);
     let state = START;
     const y: number[] = [];
     for (const [from, to] of [
@@ -127,7 +139,7 @@ describe.each(devices.filter(({ backend }) => backend.kernels.ssd))('ssd on $lab
       [5 * q, 5 * q + 1],
     ] as const) {
       const cut = part(s, from, to);
-      const got = await forward(backend, cut, 1, state);
+      const got = await forward(form, cut, 1, state);
       y.push(...f32(got.y));
       state = f32(got.stateOut);
       // The state belongs to the document of the token that comes next, unless another one starts there.
@@ -141,7 +153,7 @@ describe.each(devices.filter(({ backend }) => backend.kernels.ssd))('ssd on $lab
   it('gives a row the same bits alone, in a batch and in front of padding', async () => {
     for (const length of [1, 2, 30, 49]) {
       const s = sequence(`row ${length}`, length);
-      const alone = await forward(backend, s, 1, START);
+      const alone = await forward(form, s, 1, START);
       // Padding is anything, and so is the row beside it.
       const padding = sequence('padding', 60 - length);
       padding.x.fill(Number.NaN);
@@ -149,7 +161,7 @@ describe.each(devices.filter(({ backend }) => backend.kernels.ssd))('ssd on $lab
       padding.B.fill(Number.POSITIVE_INFINITY);
       const batch = joined([sequence('beside', 60), s, padding]);
       const states = Float32Array.from([...new Values('other').normal(START.length), ...START]);
-      const both = await forward(backend, batch, 2, states, [60, length]);
+      const both = await forward(form, batch, 2, states, [60, length]);
       expect(f32(both.y).slice(60 * PER_TOKEN.x, (60 + length) * PER_TOKEN.x)).toEqual(f32(alone.y));
       expect(f32(both.y).slice((60 + length) * PER_TOKEN.x)).toEqual(
         new Float32Array((60 - length) * PER_TOKEN.x),
@@ -158,32 +170,35 @@ describe.each(devices.filter(({ backend }) => backend.kernels.ssd))('ssd on $lab
     }
   });
 
-  it('gives its gradients the same bits alone, in a batch and in front of padding', async () => {
-    const [length, l] = [61, 75];
-    const s = sequence('gradient', length, true);
-    const dy = new Values('dy').normal(l * PER_TOKEN.x);
-    const dlast = new Values('dlast').normal(START.length);
-    const alone = await backward(backend, s, 1, START, dy.slice(0, length * PER_TOKEN.x), dlast);
-    const batch = joined([sequence('beside', l), s, sequence('padding', l - length)]);
-    const twice = (own: Float32Array) => Float32Array.from([...own, ...own]);
-    const both = await backward(backend, batch, 2, twice(START), twice(dy), twice(dlast), [l, length]);
-    for (const name of ['dx', 'ddecay', 'dscale', 'down', 'dB', 'dC', 'dstate']) {
-      const [one, two] = [f32(alone[name]), f32(both[name])];
-      const row = two.slice(two.length / 2);
-      expect(row.slice(0, one.length), name).toEqual(one);
-      expect(row.slice(one.length), name).toEqual(new Float32Array(row.length - one.length));
-    }
-  });
+  it.runIf(form.precision === 0)(
+    'gives its gradients the same bits alone, in a batch and in front of padding',
+    async () => {
+      const [length, l] = [61, 75];
+      const s = sequence('gradient', length, true);
+      const dy = new Values('dy').normal(l * PER_TOKEN.x);
+      const dlast = new Values('dlast').normal(START.length);
+      const alone = await backward(form.backend, s, 1, START, dy.slice(0, length * PER_TOKEN.x), dlast);
+      const batch = joined([sequence('beside', l), s, sequence('padding', l - length)]);
+      const twice = (own: Float32Array) => Float32Array.from([...own, ...own]);
+      const both = await backward(form.backend, batch, 2, twice(START), twice(dy), twice(dlast), [l, length]);
+      for (const name of ['dx', 'ddecay', 'dscale', 'down', 'dB', 'dC', 'dstate']) {
+        const [one, two] = [f32(alone[name]), f32(both[name])];
+        const row = two.slice(two.length / 2);
+        expect(row.slice(0, one.length), name).toEqual(one);
+        expect(row.slice(one.length), name).toEqual(new Float32Array(row.length - one.length));
+      }
+    },
+  );
 
   it('lets nothing infinite through to earlier tokens and other documents', async () => {
     const tokens = 40;
     const bad = 13;
     const s = sequence('finite', tokens);
     s.sequenceIds.fill(1, bad + 1);
-    const clean = await forward(backend, s, 1, START);
+    const clean = await forward(form, s, 1, START);
     s.x.fill(Number.POSITIVE_INFINITY, bad * PER_TOKEN.x, (bad + 1) * PER_TOKEN.x);
     s.B.fill(Number.NaN, bad * PER_TOKEN.B, (bad + 1) * PER_TOKEN.B);
-    const spoiled = await forward(backend, s, 1, START);
+    const spoiled = await forward(form, s, 1, START);
     const [was, is] = [f32(clean.y), f32(spoiled.y)];
     expect(is.slice(0, bad * PER_TOKEN.x)).toEqual(was.slice(0, bad * PER_TOKEN.x));
     expect(is.slice((bad + 1) * PER_TOKEN.x)).toEqual(was.slice((bad + 1) * PER_TOKEN.x));
@@ -191,15 +206,12 @@ describe.each(devices.filter(({ backend }) => backend.kernels.ssd))('ssd on $lab
     expect(f32(spoiled.stateOut)).toEqual(f32(clean.stateOut));
   });
 
-  it('forgets everything where the decay is minus infinity', async () => {
+  it.runIf(form.precision === 0)('forgets everything where the decay is minus infinity', async () => {
     const s = sequence('forget', 40);
     s.decay.fill(Number.NEGATIVE_INFINITY, 17 * h, 18 * h);
     s.decay.fill(Number.NEGATIVE_INFINITY, 30 * h, 32 * h);
     const documents = { ...s, sequenceIds: Int32Array.from({ length: 40 }, (_, t) => (t < 17 ? 0 : 1)) };
-    const [infinite, cut] = [
-      await forward(backend, s, 1, START),
-      await forward(backend, documents, 1, START),
-    ];
+    const [infinite, cut] = [await forward(form, s, 1, START), await forward(form, documents, 1, START)];
     const worst = (a: Float32Array, b: Float32Array) => Math.max(...a.map((v, i) => Math.abs(v - b[i]!)));
     const size = Math.max(...f32(cut.y).map(Math.abs));
     // The same sums in another order, of a few hundred products.

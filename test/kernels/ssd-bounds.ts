@@ -6,7 +6,8 @@
  * a product can meet:
  *   - one per factor and per addition: no more additions than tokens times ranks, and terms of inner products;
  *   - one exp and one product per token between j and i, for the recurrence; chunks take fewer;
- *   - the argument of exp, a sum of decays, rounded twice (its parts are to be added in more than float32).
+ *   - the argument of exp, a sum of decays, rounded twice (its parts are to be added in more than float32);
+ *   - with precision 1, factors rounded to bfloat16: B and the weighted x on the way into the state, the state and C out of it.
  */
 import { type Ball, type Estimates, gamma, TINY, ULPS } from './ball.ts';
 import type { Floats, Operands } from './harness.ts';
@@ -57,6 +58,9 @@ interface Dot {
   v: number;
   size: number;
 }
+
+/** A factor rounded to bfloat16, 8 significant bits, in roundings to float32. */
+const TO_BF16 = 2 ** 16;
 
 const THROUGH: Path = { factor: 1, size: 1, roundings: 0 };
 
@@ -137,6 +141,7 @@ function lastToken({ r, h, p, g, n, lastX, lastB, lastWeight }: Operands<'ssd'>,
 export function ssdBound(o: Operands<'ssd'>): Estimates {
   const { b, l, r, h, p, n, q } = o;
   const chunks = Math.ceil(l / q);
+  const twoRounded = o.precision === 1 ? 2 * TO_BF16 : 0;
   const y = new Sums(b * l * r * h * p);
   const stateOut = new Sums(b * h * p * n);
   const checkpoints = new Sums(b * chunks * h * p * n);
@@ -163,7 +168,7 @@ export function ssdBound(o: Operands<'ssd'>): Estimates {
           }
           for (let k = 0; k < r; k++) {
             const value = o.x[xAt(j, k) + Math.floor(i / n)]! * o.B[bAt(j, k) + (i % n)]! * weight(j, -1);
-            sums.add(to + i, value * way.factor, Math.abs(value) * way.size, roundings);
+            sums.add(to + i, value * way.factor, Math.abs(value) * way.size, roundings + twoRounded);
           }
         }
       }
@@ -183,7 +188,8 @@ export function ssdBound(o: Operands<'ssd'>): Estimates {
         for (let j = -1; j <= i; j++) {
           const way = path(j, i);
           if (!way) continue;
-          const roundings = additions(o, i) + way.roundings;
+          const rounded = j < 0 ? twoRounded : j < i ? 2 * twoRounded : 0;
+          const roundings = additions(o, i) + way.roundings + rounded;
           if (j < 0) {
             for (let c = 0; c < p && o.state; c++) {
               const { v, size } = dot(o.state, stateAt + c * n, o.C, bAt(i, k), n);

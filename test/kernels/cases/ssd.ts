@@ -109,7 +109,10 @@ function nameOf(shape: Shape, kind: Decay, o: { [name: string]: unknown }): stri
   );
   const { b, l, r, h, p, g, n, q } = shape;
   const sizes = `(${b}, ${l}, ${r}, ${h}, ${p}) g ${g} n ${n} q ${q}`;
-  return [sizes, ...optional, ...(kind === 'extreme' ? ['extreme decays'] : [])].join(', ');
+  const remarks = [kind === 'extreme' ? 'extreme decays' : '', o.precision === 1 ? 'bf16' : ''].filter(
+    Boolean,
+  );
+  return [sizes, ...optional, ...remarks].join(', ');
 }
 
 function named<N extends 'ssd' | 'ssdGrad'>(
@@ -135,7 +138,7 @@ function lastToken(values: Values, { b, r, h, p, g, n }: Shape) {
 
 const hasState = (i: number) => i % 3 !== 0;
 
-function forward(i: number, kind: Decay = 'usual'): Case {
+function forward(i: number, kind: Decay = 'usual', precision = 0): Case {
   const shape = shapeOf(i);
   const { b, l, r, h, p, g, n, q } = shape;
   return named('ssd', shape, i, kind, (values) => ({
@@ -146,6 +149,7 @@ function forward(i: number, kind: Decay = 'usual'): Case {
     stateOut: hasState(i) && i % 7 < 3 ? inPlace('state', b * h * p * n) : out(b * h * p * n),
     checkpoints: i % 2 ? out(b * Math.ceil(l / q) * h * p * n) : null,
     partial: out(ssdPartialSize(b, l, r, g, q)),
+    precision,
   }));
 }
 
@@ -168,6 +172,7 @@ async function backward(i: number, kind: Decay = 'usual'): Promise<Case> {
       stateOut: out(b * h * p * n),
       checkpoints: out(b * Math.ceil(l / q) * h * p * n),
       partial: out(ssdPartialSize(b, l, r, g, q)),
+      precision: 0,
     },
   });
   return named('ssdGrad', shape, i, kind, () => ({
@@ -194,6 +199,8 @@ const EXTREME = [3, 4, 5, 7, 10, 11, 14, 16, 19, 27, 31];
 export const ssd: Case[] = [
   ...[...USUAL, ...LARGE].map((i) => forward(i)),
   ...EXTREME.map((i) => forward(i, 'extreme')),
+  ...[...USUAL, ...LARGE].map((i) => forward(i, 'usual', 1)),
+  ...EXTREME.map((i) => forward(i, 'extreme', 1)),
   ...(await Promise.all([...USUAL, ...LARGE].map((i) => backward(i)))),
   ...(await Promise.all(EXTREME.map((i) => backward(i, 'extreme')))),
 ];
