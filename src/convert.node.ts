@@ -36,9 +36,9 @@ export interface WrittenModel {
 }
 
 /**
- * Writes or replaces one GGUF file that llama.cpp runs and `loadModel` opens. Q8_0 and Q4_0 round as ggml does; with q4_0
- * the head (the tied embedding, or lm_head) is Q8_0, and rows that 32 does not divide are F16. Weights that are stored in the
- * wanted type already keep their bytes.
+ * Writes or replaces one GGUF file that llama.cpp runs and `loadModel` opens. Q8_0 and Q4_0 round as ggml
+ * does; with q4_0 the head (the tied embedding, or lm_head) is Q8_0, and rows that 32 does not divide are
+ * F16. Weights that are stored in the wanted type already keep their bytes.
  *
  * Throws ConfigError for another ending than .gguf, by which these files are known, UnsupportedError for
  * models GGUF has no place for (classifiers, LayerNorm, MLP sublayers, attention, Mamba-3, options of Mamba-2
@@ -101,8 +101,8 @@ function weightOf(tensor: Tensor): StoredWeight {
 }
 
 /**
- * `hf`: a folder in the Hugging Face layout; `original`: one in that of state-spaces/mamba, with pytorch_model.bin; `codestral`: one
- * in that of Codestral Mamba (params.json); `gguf`: a file of llama.cpp.
+ * `hf`: a folder in the Hugging Face layout; `original`: one in that of state-spaces/mamba, with
+ * pytorch_model.bin; `codestral`: one in that of Codestral Mamba (params.json); `gguf`: a file of llama.cpp.
  */
 export const MODEL_FORMATS = ['hf', 'gguf', 'original', 'codestral'] as const;
 export type ModelFormat = (typeof MODEL_FORMATS)[number];
@@ -123,9 +123,10 @@ const isGgufWeights = (text: string): text is GgufWeights =>
   (GGUF_WEIGHTS as readonly string[]).includes(text);
 
 /**
- * Any model that `openPretrained` opens, of a hub too, in another layout or format. What `options.config` says is kept where the format
- * has a place for it. Throws ConfigError where the result would take the place of its source or stand beside another model, and for
- * unknown options; FormatError or UnsupportedError for a model that the format cannot hold.
+ * Any model that `openPretrained` opens, of a hub too, in another layout or format. What `options.config`
+ * says is kept where the format has a place for it. Throws ConfigError where the result would take the place
+ * of its source or stand beside another model, and for unknown options; FormatError or UnsupportedError for a
+ * model that the format cannot hold.
  */
 export async function convertModel(from: string, to: string, options: ConvertOptions): Promise<WrittenModel> {
   const { format } = options;
@@ -191,7 +192,10 @@ async function writeFolder(
   return source.head ? [] : mamba2Notes(config);
 }
 
-/** A folder is written as a whole: the weights of the source, and the optimizer of an unfinished training, would be gone. */
+/**
+ * A folder is written as a whole: the weights of the source, and the optimizer of an
+ * unfinished training, would be gone.
+ */
 async function isPlaceOf({ path }: Pretrained, to: string, format: ModelFormat): Promise<boolean> {
   const there = await realpath(to).catch(() => null);
   return there !== null && there === (await realpath(format === 'gguf' ? path : dirname(path)));

@@ -14,12 +14,17 @@ const DEVICES: Partial<Record<DeviceName, () => Backend>> = {
 
 let onNotice: (message: string) => void = () => {};
 
-/** Receives a message when the default device is not the fastest one, with the reason. The library itself prints nothing. */
+/**
+ * Receives a message when the default device is not the fastest one, with the reason. The
+ * library itself prints nothing.
+ */
 export function onDeviceNotice(callback: (message: string) => void): void {
   onNotice = callback;
 }
 
-/** Throws ConfigError for an unknown MAMBA_DEVICE, UnsupportedError with what was tried when it does not open. */
+/**
+ * Throws ConfigError for an unknown MAMBA_DEVICE, UnsupportedError with what was tried when it does not open.
+ */
 export function openDefaultDevice(wanted: string | undefined = process.env.MAMBA_DEVICE): Backend {
   const names = Object.keys(DEVICES) as DeviceName[];
   if (wanted) {

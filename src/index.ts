@@ -1,8 +1,10 @@
 /**
- * `mamba-ts` where there is no Node: tensors, modules, models, text, generation, and the wasm and reference devices.
- * Call `await useDevice('wasm')` before making tensors. index.node.ts adds files and the native device.
+ * `mamba-ts` where there is no Node: tensors, modules, models, text, generation, and the wasm
+ * and reference devices. Call `await useDevice('wasm')` before making tensors. index.node.ts
+ * adds files and the native device.
  */
-// These give Tensor, LanguageModel and Classifier their methods; bundlers keep them because package.json lists them under sideEffects.
+// These give Tensor, LanguageModel and Classifier their methods; bundlers keep them because
+// package.json lists them under sideEffects.
 import './generate/attach.ts';
 import './predict/attach.ts';
 import './tensor/fluent.ts';

@@ -24,13 +24,13 @@ const OP = 'loadClassifier';
 
 /**
  * Loads a classifier's folder, or one of a hub, ready for inference: parameters collect no gradients until
- * `classifier.requireGrad(true)`. Adapters are merged into their weights, and `config.lora` is null: whether they
- * stand in the file, or the folder holds an adapter alone (adapter_config.json), whose base_model_name_or_path is
- * a path, seen from that folder, or a hub id. Then everything is read as f32, and rounded to `weights` after
- * merging where that is given.
+ * `classifier.requireGrad(true)`. Adapters are merged into their weights, and `config.lora` is null: whether
+ * they stand in the file, or the folder holds an adapter alone (adapter_config.json), whose
+ * base_model_name_or_path is a path, seen from that folder, or a hub id. Then everything is read as f32, and
+ * rounded to `weights` after merging where that is given.
  *
- * Throws what loadModel throws, and ConfigError for a language model, and for an adapter that does not say its
- * base or its labels.
+ * Throws what loadModel throws, and ConfigError for a language model, and for an adapter that does
+ * not say its base or its labels.
  */
 export async function loadClassifier(idOrPath: string, options: LoadModelOptions = {}): Promise<Classifier> {
   if (await isAdapter(idOrPath)) return loadAdapted(idOrPath, options);
@@ -49,7 +49,8 @@ export async function loadClassifier(idOrPath: string, options: LoadModelOptions
 }
 
 /**
- * Which of loadModel and loadClassifier opens it. Reads headers, fetches a hub's model, and throws as these do when there is none.
+ * Which of loadModel and loadClassifier opens it. Reads headers, fetches a hub's model, and throws
+ * as these do when there is none.
  */
 export async function modelKind(
   idOrPath: string,
@@ -137,9 +138,9 @@ async function loadAdapted(folder: string, options: LoadModelOptions): Promise<C
 }
 
 /**
- * Writes or replaces a classifier's folder (config.json, model.safetensors, tokenizer files) as one atomic change,
- * with the adapters that stand beside its weights. bf16 and f16 weights are stored as they are, everything else in
- * float32, exactly.
+ * Writes or replaces a classifier's folder (config.json, model.safetensors, tokenizer files) as one atomic
+ * change, with the adapters that stand beside its weights. bf16 and f16 weights are stored as they are,
+ * everything else in float32, exactly.
  */
 export async function saveClassifier(classifier: Classifier, folder: string): Promise<void> {
   const { config, tokenizer } = classifier;

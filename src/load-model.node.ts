@@ -17,31 +17,36 @@ export interface LoadModelOptions extends OpenOptions {
   /** Also becomes the current device. Default: the current one. */
   device?: DeviceName;
   /**
-   * How matrices are kept in memory; everything else is f32. Default: as the file has them where that is one of these (BF16, F16, GGUF's
-   * Q8_0 and Q4_0), else f32, exactly. Other conversions round to nearest, as writeGguf does: with q4 the head has eight bits, and rows
-   * that 32 does not divide are f16. Training needs f32.
+   * How matrices are kept in memory; everything else is f32. Default: as the file has them where
+   * that is one of these (BF16, F16, GGUF's Q8_0 and Q4_0), else f32, exactly. Other conversions
+   * round to nearest, as writeGguf does: with q4 the head has eight bits, and rows that 32 does not
+   * divide are f16. Training needs f32.
    */
   weights?: WeightDType;
   /**
-   * What projections and head compute their products in, default f32. `bf16` (for f32, bf16 and f16 weights) rounds both factors to
-   * bfloat16, `int8` (for q8 and q4) rounds activations to 8 bits per block of 32; with other weights they change nothing.
+   * What projections and head compute their products in, default f32. `bf16` (for f32, bf16 and f16 weights)
+   * rounds both factors to bfloat16, `int8` (for q8 and q4) rounds activations to 8 bits per block of 32;
+   * with other weights they change nothing.
    */
   precision?: Precision;
 }
 
 /**
- * Loads a model folder (config.json, model.safetensors or its shards, tokenizer files), a weights file beside its config.json, a
- * GGUF file, or a model of a hub (`org/name`, `org/name/path/file.gguf`), ready for inference: parameters collect no gradients until
- * `model.requireGrad(true)`. Peak memory is the model and a few megabytes.
+ * Loads a model folder (config.json, model.safetensors or its shards, tokenizer files), a weights file
+ * beside its config.json, a GGUF file, or a model of a hub (`org/name`, `org/name/path/file.gguf`),
+ * ready for inference: parameters collect no gradients until `model.requireGrad(true)`. Peak memory is
+ * the model and a few megabytes.
  *
- * A state fits the model in every type: its fingerprint is taken from the configuration and the vectors, which are f32 in each. What
- * follows differs as the types round.
+ * A state fits the model in every type: its fingerprint is taken from the configuration and the vectors,
+ * which are f32 in each. What follows differs as the types round.
  *
- * A path that exists wins over a hub id. Files of a hub are kept in the cache that Hugging Face's programs share.
+ * A path that exists wins over a hub id. Files of a hub are kept in the cache that
+ * Hugging Face's programs share.
  *
- * Throws FileError when something is missing, DownloadError when a hub cannot give it, FormatError for files that are damaged, do not
- * belong together, or hold NaN or infinite weights, ConfigError for a configuration out of range and for a classifier (loadClassifier
- * opens it), UnsupportedError for what this version cannot do.
+ * Throws FileError when something is missing, DownloadError when a hub cannot give it, FormatError
+ * for files that are damaged, do not belong together, or hold NaN or infinite weights, ConfigError
+ * for a configuration out of range and for a classifier (loadClassifier opens it), UnsupportedError
+ * for what this version cannot do.
  */
 export async function loadModel(idOrPath: string, options: LoadModelOptions = {}): Promise<LanguageModel> {
   return withPretrained('loadModel', idOrPath, options, async (files) => {
@@ -119,9 +124,9 @@ function eosIdOf({ configJson }: Pretrained): number | null {
 const TOKENIZERS: ReadonlySet<string> = new Set(['tokenizer.json', 'mamba_tokenizer.json']);
 
 /**
- * Writes or replaces a model folder in the Hugging Face layout (config.json, model.safetensors, tokenizer files) as one atomic change.
- * bf16 and f16 weights are stored as they are, everything else in float32, exactly. Loading it gives the same fingerprint, so saved
- * states go on working.
+ * Writes or replaces a model folder in the Hugging Face layout (config.json, model.safetensors, tokenizer
+ * files) as one atomic change. bf16 and f16 weights are stored as they are, everything else in float32,
+ * exactly. Loading it gives the same fingerprint, so saved states go on working.
  */
 export async function saveModel(model: LanguageModel, folder: string): Promise<void> {
   await model.refreshFingerprint();

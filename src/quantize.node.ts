@@ -59,12 +59,12 @@ export interface Comparison {
 }
 
 /**
- * Writes or replaces the GGUF file `to`. With `data`, source (in the types in which it is stored) and result read the text one after the
- * other, so that one model is in memory at a time, and 4 bytes per token. On any failure before the comparison the file that was there
- * stays.
+ * Writes or replaces the GGUF file `to`. With `data`, source (in the types in which it is stored) and result
+ * read the text one after the other, so that one model is in memory at a time, and 4 bytes per token. On any
+ * failure before the comparison the file that was there stays.
  *
- * Throws ConfigError where the result would replace its source, for data without a tokenizer and for unknown options; otherwise what
- * openPretrained, writeGguf and openCorpus throw.
+ * Throws ConfigError where the result would replace its source, for data without a tokenizer and for unknown
+ * options; otherwise what openPretrained, writeGguf and openCorpus throw.
  */
 export async function quantizeModel(
   from: string,

@@ -75,7 +75,10 @@ export interface Backend {
   free(storage: Storage): void;
   /** bf16 and f16 as raw bits (Uint16Array), q8 and q4 as the bytes of their blocks (Uint8Array). */
   write(target: BufferRef, dtype: DType, data: TypedArray | readonly number[]): void;
-  /** Copies `count` elements into a host array of the same forms: `into`, which is exactly as long, or a fresh one. */
+  /**
+   * Copies `count` elements into a host array of the same forms: `into`, which is
+   * exactly as long, or a fresh one.
+   */
   read(source: BufferRef, dtype: DType, count: number, into?: HostArray): Promise<HostArray>;
   /**
    * Runs `fn` (synchronous) and notes its kernels, to run them again. `varying` are the buffers whose

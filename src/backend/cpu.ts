@@ -1,6 +1,7 @@
 /**
- * What the native and the WebAssembly device share: buffers as ranges of one arena, a pool of size classes, and the
- * passing of arguments by the order of kernels.ts. The hosts only move bytes and run kernels by index.
+ * What the native and the WebAssembly device share: buffers as ranges of one arena, a pool of
+ * size classes, and the passing of arguments by the order of kernels.ts. The hosts only move
+ * bytes and run kernels by index.
  */
 import { type DType, hostArray, LAYOUTS, rawStorage, type TypedArray } from '../base/dtype.ts';
 import { StateError, UnsupportedError } from '../base/errors.ts';

@@ -1,6 +1,6 @@
 /**
- * The part of the kernel contract (kernels.ts says how to read it) that works on the vectors of heads: rotation, attention; the
- * sizes of the pieces that are added up at once, and of their scratch.
+ * The part of the kernel contract (kernels.ts says how to read it) that works on the vectors of heads:
+ * rotation, attention; the sizes of the pieces that are added up at once, and of their scratch.
  */
 
 /** Row blocks whose partial weight gradients `normGrad` and `turnHeadsGrad` add up in order. */
@@ -8,7 +8,10 @@ export const NORM_BLOCKS = 32;
 /** Heads whose share of dangle is added up at once; angleScanGrad then adds these sums (fixed: results must not depend on
  *  the thread count). */
 export const ANGLE_HEADS = 8;
-/** Keys that attention takes at a time, counted from the first key of a document: once per block it may rescale its sums. */
+/**
+ * Keys that attention takes at a time, counted from the first key of a document: once per
+ * block it may rescale its sums.
+ */
 export const ATTENTION_BLOCK = 128;
 /** The widest head (d) that attention takes. */
 export const ATTENTION_WIDTH = 512;
@@ -191,12 +194,17 @@ export function anglePartialSize(b: number, l: number, h: number, s: number): nu
   return b * Math.ceil(h / ANGLE_HEADS) * l * s;
 }
 
-/** Elements of `partial` in turnHeadsGrad: per block of tokens, the gradients of both biases and both weights. */
+/**
+ * Elements of `partial` in turnHeadsGrad: per block of tokens, the gradients of both biases and both weights.
+ */
 export function turnHeadsPartialSize(h: number, r: number, n: number): number {
   return NORM_BLOCKS * 2 * (h * r + 1) * n;
 }
 
-/** Elements of `partial` in attentionGrad: dy . y of every token and head; dk and dv per query head, where several share a kv head. */
+/**
+ * Elements of `partial` in attentionGrad: dy . y of every token and head; dk and dv per query head,
+ * where several share a kv head.
+ */
 export function attentionPartialSize(
   b: number,
   l: number,

@@ -1,6 +1,6 @@
 /**
- * The part of the kernel contract (kernels.ts says how to read it) that carries a state along a sequence: conv, scan, ssd; the
- * lengths at which they cut it, and the sizes of their scratch.
+ * The part of the kernel contract (kernels.ts says how to read it) that carries a state along a sequence:
+ * conv, scan, ssd; the lengths at which they cut it, and the sizes of their scratch.
  */
 
 /** Steps per scan chunk: the backward pass keeps one state per chunk and recomputes the rest. */
@@ -212,7 +212,10 @@ export const SEQUENCE_KERNELS = {
   }, // prettier-ignore
 } as const;
 
-/** Elements of `partial` in selectiveScanGrad: per batch row dA, dD, ddeltaBias and constant dB, dC; per part token-wise dB, dC. */
+/**
+ * Elements of `partial` in selectiveScanGrad: per batch row dA, dD, ddeltaBias and constant dB,
+ * dC; per part token-wise dB, dC.
+ */
 export function scanPartialSize(
   b: number,
   l: number,
@@ -225,7 +228,10 @@ export function scanPartialSize(
   return b * perRow + SCAN_PARTS * b * l * n * (bGroups + cGroups);
 }
 
-/** The tokens that ssd takes at a time: equal pieces of a chunk, of up to SSD_ROWS rows and at least one token. */
+/**
+ * The tokens that ssd takes at a time: equal pieces of a chunk, of up to
+ * SSD_ROWS rows and at least one token.
+ */
 function ssdPieceTokens(r: number, q: number): number {
   const most = Math.max(1, Math.floor(SSD_ROWS / r));
   return Math.ceil(q / Math.ceil(q / most));
@@ -234,7 +240,9 @@ function ssdPieceTokens(r: number, q: number): number {
 /** Rounded up to whole vectors of any instruction set. */
 const padded = (n: number) => Math.ceil(n / 16) * 16;
 
-/** Elements of `partial` in ssd: for every row of every group its products C B^T with the rows of its piece. */
+/**
+ * Elements of `partial` in ssd: for every row of every group its products C B^T with the rows of its piece.
+ */
 export function ssdPartialSize(b: number, l: number, r: number, g: number, q: number): number {
   return b * g * l * r * padded(ssdPieceTokens(r, q) * r);
 }

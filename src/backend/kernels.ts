@@ -1,13 +1,14 @@
 /**
  * The kernel contract: every kernel's name, and its operands in the order in which the C ABI receives them.
  *
- * Operand kinds: `in`/`out`/`io` are float32 buffers, `ids`/`idsOut` int32 buffers, `bits`/`bitsOut` raw storage
- * in units of 16 bits (bf16, f16, and the blocks of q8 and q4); a trailing `?` means that null may be passed; `int` and `num` are plain numbers
- * (booleans are ints 0/1). All buffers are contiguous, row-major, and start at `offset` elements.
- * `out` buffers are overwritten and need no clearing. Unless a comment says otherwise, outputs may not alias inputs.
+ * Operand kinds: `in`/`out`/`io` are float32 buffers, `ids`/`idsOut` int32 buffers, `bits`/`bitsOut` raw
+ * storage in units of 16 bits (bf16, f16, and the blocks of q8 and q4); a trailing `?` means that null may be
+ * passed; `int` and `num` are plain numbers (booleans are ints 0/1). All buffers are contiguous, row-major,
+ * and start at `offset` elements. `out` buffers are overwritten and need no clearing. Unless a comment says
+ * otherwise, outputs may not alias inputs.
  *
- * Letters: b batch, l length, d model width, e inner channels, n state size, g groups, k conv width, q chunk, v vocabulary,
- * h heads, p width of a head, r ranks.
+ * Letters: b batch, l length, d model width, e inner channels, n state size, g groups, k conv width, q chunk,
+ * v vocabulary, h heads, p width of a head, r ranks.
  */
 import { HEAD_KERNELS } from './kernels-heads.ts';
 import { SEQUENCE_KERNELS } from './kernels-sequence.ts';
@@ -38,12 +39,18 @@ export type UnaryOp = (typeof UNARY)[number];
 export const BINARY = ['add', 'sub', 'mul', 'div', 'max', 'min'] as const;
 export type BinaryOp = (typeof BINARY)[number];
 
-/** Storage formats of weights, as `format` counts them. q8 and q4 are blocks of 32 (base/blocks.ts) in panels (base/panels.ts). */
+/**
+ * Storage formats of weights, as `format` counts them. q8 and q4 are blocks of 32
+ * (base/blocks.ts) in panels (base/panels.ts).
+ */
 export const NARROW = ['bf16', 'f16', 'q8', 'q4'] as const;
 
 export const KERNELS = {
   // The family elementwise.
-  /** y = op(x); `op` indexes UNARY. softplus is the identity above 20; gelu is the exact erf form. y may alias x. */
+  /**
+   * y = op(x); `op` indexes UNARY. softplus is the identity above 20; gelu is the
+   * exact erf form. y may alias x.
+   */
   unary: { op: 'int', x: 'in', y: 'out', count: 'int' },
   /** dx = dy * op'(x), given y = op(x). dx may alias dy. */
   unaryGrad: { op: 'int', x: 'in', y: 'in', dy: 'in', dx: 'out', count: 'int' },
@@ -165,7 +172,8 @@ export const KERNELS = {
     precision: 'int',
   }, // prettier-ignore
 
-  // The family narrow. `format` indexes NARROW; every widened value is exact in float32. `d` is a multiple of 32 for q8 and q4.
+  // The family narrow. `format` indexes NARROW; every widened value is exact in float32. `d` is
+  // a multiple of 32 for q8 and q4.
   /** float32 y (rows, d) <- narrow. */
   widen: { x: 'bits', y: 'out', format: 'int', rows: 'int', d: 'int' },
   /** 16-bit <- float32, round to nearest even; `format` is bf16 or f16. */

@@ -33,7 +33,10 @@ interface AddonDevice {
 export interface NativeOptions {
   /** One of isaVariants() or `baseline`. Default: MAMBA_ISA, else the best this CPU has. */
   isa?: string;
-  /** Threads including the caller's. Default: MAMBA_THREADS, else one per available core. Never changes a result. */
+  /**
+   * Threads including the caller's. Default: MAMBA_THREADS, else one per
+   * available core. Never changes a result.
+   */
   threads?: number;
 }
 
@@ -82,7 +85,10 @@ function loadAddon(): Addon {
   );
 }
 
-/** The instruction sets of the addon that this CPU can run, best first. Throws UnsupportedError without an addon. */
+/**
+ * The instruction sets of the addon that this CPU can run, best first. Throws
+ * UnsupportedError without an addon.
+ */
 export function isaVariants(): string[] {
   return loadAddon().variants();
 }
@@ -99,7 +105,10 @@ function chooseIsa(variants: readonly string[], wanted: string | undefined): str
   return isa;
 }
 
-/** `wanted`, else MAMBA_THREADS, else one per available core. Throws ConfigError for what is not a number of threads. */
+/**
+ * `wanted`, else MAMBA_THREADS, else one per available core. Throws ConfigError for
+ * what is not a number of threads.
+ */
 export function chooseThreads(device: string, wanted: number | undefined): number {
   const threads = wanted ?? Number(process.env.MAMBA_THREADS || availableParallelism());
   if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
@@ -115,14 +124,20 @@ export function chooseThreads(device: string, wanted: number | undefined): numbe
 const PEAKS = ['f32', 'bf16', 'int8'] as const;
 export type PeakKind = (typeof PEAKS)[number];
 
-/** The limits of the machine on all threads of this device: what benches compare with. The best of several short runs. */
+/**
+ * The limits of the machine on all threads of this device: what benches compare with.
+ * The best of several short runs.
+ */
 export interface NativeBackend extends Backend {
   /**
-   * Operations per second (a multiply-add is two) that never leave the registers: float32; bfloat16 or 8-bit integers
-   * where the CPU has dot products of them, else float32 too.
+   * Operations per second (a multiply-add is two) that never leave the registers: float32; bfloat16 or 8-bit
+   * integers where the CPU has dot products of them, else float32 too.
    */
   measurePeak(kind?: PeakKind): number;
-  /** Bytes per second of passes that read `sizeBytes` of memory (default 256 MiB) in several streams and add them up. */
+  /**
+   * Bytes per second of passes that read `sizeBytes` of memory (default 256 MiB) in
+   * several streams and add them up.
+   */
   measureRead(sizeBytes?: number): number;
 }
 

@@ -1,6 +1,7 @@
 /**
- * Workers of the WebAssembly device: each runs its own instance of the module over the shared memory and never returns from
- * `serve` (native/wasm-pool.h). Their program is a text, so that neither a bundler nor a server has to know a further file.
+ * Workers of the WebAssembly device: each runs its own instance of the module over the shared memory and
+ * never returns from `serve` (native/wasm-pool.h). Their program is a text, so that neither a bundler nor a
+ * server has to know a further file.
  */
 import { StateError } from '../base/errors.ts';
 
@@ -16,7 +17,10 @@ export interface WorkerStart {
 /** Starts one worker; `onFailure` is told why it ended, whether it had begun or not. */
 export type Spawn = (start: WorkerStart, onFailure: (reason: string) => void) => void;
 
-/** A function of WorkerStart. When a task traps, the caller must not wait for it: `fail` comes before the error. */
+/**
+ * A function of WorkerStart. When a task traps, the caller must not wait for it:
+ * `fail` comes before the error.
+ */
 export const WORKER_FUNCTION = `({ module, memory, thread, stack }) => {
   const { exports } = new WebAssembly.Instance(module, { env: { memory } });
   exports.__stack_pointer.value = stack;

@@ -1,10 +1,16 @@
-/** Which build of the kernels an engine can run, found out by asking it to validate the smallest module that needs the rest. */
+/**
+ * Which build of the kernels an engine can run, found out by asking it to validate the
+ * smallest module that needs the rest.
+ */
 import { UnsupportedError } from '../base/errors.ts';
 
 /** `simd128` runs everywhere; `relaxed` has fused multiply-adds (relaxed SIMD), and so other last bits. */
 export type WasmVariant = 'simd128' | 'relaxed';
 
-/** The header of a module, the type () -> (), one function of it, and the length of its body: no locals, `code`, end. */
+/**
+ * The header of a module, the type () -> (), one function of it, and the length of
+ * its body: no locals, `code`, end.
+ */
 function moduleOf(code: readonly number[]): Uint8Array<ArrayBuffer> {
   const types = [1, 4, 1, 0x60, 0, 0];
   const functions = [3, 2, 1, 0];

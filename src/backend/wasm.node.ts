@@ -13,7 +13,10 @@ import { chooseVariant, type WasmVariant } from './wasm-variant.ts';
 export interface WasmFileOptions {
   /** Default: the best that this Node runs; `relaxed` needs Node 21 or --experimental-wasm-relaxed-simd. */
   variant?: WasmVariant;
-  /** Threads including the caller's. Default: MAMBA_THREADS, else one per available core. Never changes a result. */
+  /**
+   * Threads including the caller's. Default: MAMBA_THREADS, else one per
+   * available core. Never changes a result.
+   */
   threads?: number;
 }
 
@@ -46,8 +49,9 @@ export function spawnWorker(start: WorkerStart, onFailure: (reason: string) => v
 }
 
 /**
- * Opens the device with its own memory and workers; they last until the process (or worker) ends. Workers begin a moment
- * later, until then the caller does their part. Throws UnsupportedError without a built module, ConfigError for a bad option.
+ * Opens the device with its own memory and workers; they last until the process (or worker) ends. Workers
+ * begin a moment later, until then the caller does their part. Throws UnsupportedError without a built
+ * module, ConfigError for a bad option.
  */
 export function openWasmFile(options: WasmFileOptions = {}): Backend {
   const threads = chooseThreads('wasm', options.threads);

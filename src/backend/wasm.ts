@@ -1,6 +1,6 @@
 /**
- * The WebAssembly device: the C++ kernels compiled for SIMD128, linear memory as the arena, shared with the workers.
- * Free of Node: browsers fetch the module, Node passes its bytes (wasm.node.ts).
+ * The WebAssembly device: the C++ kernels compiled for SIMD128, linear memory as the arena, shared with the
+ * workers. Free of Node: browsers fetch the module, Node passes its bytes (wasm.node.ts).
  */
 import type { TypedArray } from '../base/dtype.ts';
 import { ConfigError, StateError, UnsupportedError } from '../base/errors.ts';
@@ -28,7 +28,9 @@ const MAX_OPERANDS = 64;
 const PAGE_BYTES = 65536;
 /** What the module declares: scripts/build-wasm.mjs. */
 const FIRST_PAGES = 16;
-/** Address space to ask for, best first: shared memory must name its limit, and small devices refuse 4 GiB. */
+/**
+ * Address space to ask for, best first: shared memory must name its limit, and small devices refuse 4 GiB.
+ */
 const MOST_PAGES = [65536, 32768, 16384, 8192];
 const MAX_THREADS = 64;
 
@@ -57,7 +59,10 @@ function maySleep(memory: WebAssembly.Memory): boolean {
   }
 }
 
-/** Linear memory as an arena. A view keeps the length that the memory had, so views are made again when it grows. */
+/**
+ * Linear memory as an arena. A view keeps the length that the memory had, so
+ * views are made again when it grows.
+ */
 class WasmHost implements CpuHost {
   readonly name = 'wasm';
   readonly description: string;
@@ -176,7 +181,9 @@ function unsupported(error: unknown): UnsupportedError {
   );
 }
 
-/** Opens the device from the bytes of a module of the kernels, with `threads - 1` workers that `spawn` starts. */
+/**
+ * Opens the device from the bytes of a module of the kernels, with `threads - 1` workers that `spawn` starts.
+ */
 export function openWasmThreads(bytes: BufferSource, threads: number, spawn: Spawn): Backend {
   try {
     const host = new WasmHost(new WebAssembly.Module(bytes), threads);
@@ -196,8 +203,8 @@ export interface FetchWasmOptions {
   /** The module of the kernels. Default: the best that this browser runs, from beside this script. */
   url?: string | URL;
   /**
-   * Threads including the caller's. Default: one per core where the page is cross-origin isolated (only then can memory be
-   * shared with workers), else 1. Never changes a result.
+   * Threads including the caller's. Default: one per core where the page is cross-origin isolated (only then
+   * can memory be shared with workers), else 1. Never changes a result.
    */
   threads?: number;
 }
@@ -239,8 +246,8 @@ function pageThreads(wanted: number | undefined): number {
 }
 
 /**
- * Fetches a module of the kernels and opens the device. Where workers cannot be had it has one thread, and its description
- * says why. Throws UnsupportedError where there is no module or no WebAssembly with SIMD.
+ * Fetches a module of the kernels and opens the device. Where workers cannot be had it has one thread, and
+ * its description says why. Throws UnsupportedError where there is no module or no WebAssembly with SIMD.
  */
 export async function fetchWasm({ url, threads }: FetchWasmOptions = {}): Promise<Backend> {
   const wanted = pageThreads(threads);

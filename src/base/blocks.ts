@@ -1,7 +1,8 @@
 /**
- * The block formats q8 and q4: byte for byte GGUF's Q8_0 and Q4_0, so tensors move between files and devices as they are.
- * 32 elements share one float16 scale `d`. Decoded values are exact in float32 (11 bits times at most 8); encoding rounds
- * as ggml's reference code does, in float32 at every step. Source of the layouts: ggml, ggml-common.h.
+ * The block formats q8 and q4: byte for byte GGUF's Q8_0 and Q4_0, so tensors move between files and
+ * devices as they are. 32 elements share one float16 scale `d`. Decoded values are exact in float32 (11
+ * bits times at most 8); encoding rounds as ggml's reference code does, in float32 at every step. Source of
+ * the layouts: ggml, ggml-common.h.
  *
  *   q8  | d:2 | q:32 int8 |  y = d q
  *   q4  | d:2 | q:16 |       y = d (q - 8); the low half of byte i is element i, the high half element i + 16
@@ -50,8 +51,8 @@ export function decodeBlocks(bytes: Uint8Array, from: BlockDType): Float32Array 
 }
 
 /**
- * Finite float32 values to whole blocks. Magnitudes up to 127 * 65504 (q8) and 8 * 65504 (q4) fit; beyond, the scale is
- * infinite. Throws DTypeError where 32 does not divide their number.
+ * Finite float32 values to whole blocks. Magnitudes up to 127 * 65504 (q8) and 8 * 65504 (q4) fit; beyond,
+ * the scale is infinite. Throws DTypeError where 32 does not divide their number.
  */
 export function encodeBlocks(values: Float32Array, to: BlockDType): Uint8Array {
   const out = new Uint8Array(storageBytes(to, values.length));
@@ -86,7 +87,10 @@ function encodeQ8(values: Float32Array, from: number, out: Uint8Array, to: numbe
   }
 }
 
-/** d = -x / 8 for the x of largest magnitude, the first of them, which becomes level 0; q = x / d + 8.5 cut to 0..15. */
+/**
+ * d = -x / 8 for the x of largest magnitude, the first of them, which becomes level
+ * 0; q = x / d + 8.5 cut to 0..15.
+ */
 function encodeQ4(values: Float32Array, from: number, out: Uint8Array, to: number): void {
   let top = 0;
   for (let i = 0; i < 32; i++) {

@@ -1,7 +1,7 @@
 /**
- * The byte alphabet of GPT-2: every byte value has one printable character, so that a vocabulary of byte strings can
- * be written as JSON text. Printable Latin-1 bytes stand for themselves, the other 68 are U+0100 and up in order.
- * Source: openai/gpt-2, encoder.py, bytes_to_unicode.
+ * The byte alphabet of GPT-2: every byte value has one printable character, so that a vocabulary of byte
+ * strings can be written as JSON text. Printable Latin-1 bytes stand for themselves, the other 68 are U+0100
+ * and up in order. Source: openai/gpt-2, encoder.py, bytes_to_unicode.
  */
 export const CHAR_OF_BYTE: readonly string[] = buildAlphabet();
 export const BYTE_OF_CHAR: ReadonlyMap<string, number> = new Map(

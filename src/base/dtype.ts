@@ -1,6 +1,7 @@
 /**
- * Element types. Compute is f32 and i32; the narrow ones are storage formats: bf16 and f16 are single elements, converted
- * on the way in and out (round to nearest even), q8 and q4 rows of blocks of 32 (blocks.ts).
+ * Element types. Compute is f32 and i32; the narrow ones are storage formats: bf16 and f16
+ * are single elements, converted on the way in and out (round to nearest even), q8 and q4
+ * rows of blocks of 32 (blocks.ts).
  */
 import { DTypeError } from './errors.ts';
 
@@ -8,7 +9,10 @@ import { DTypeError } from './errors.ts';
 export type NarrowDType = 'bf16' | 'f16' | 'q8' | 'q4';
 export type DType = 'f32' | 'i32' | NarrowDType;
 export type TypedArray = Float32Array | Float64Array | Int32Array | Uint16Array | Uint8Array;
-/** What reading back gives: f32 and i32 as numbers, bf16 and f16 as raw bits, q8 and q4 as the bytes of their blocks. */
+/**
+ * What reading back gives: f32 and i32 as numbers, bf16 and f16 as raw bits, q8 and
+ * q4 as the bytes of their blocks.
+ */
 export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array;
 
 /** Elements and bytes of the smallest piece that stands for itself. Rows (the last axis) are whole pieces. */
@@ -41,7 +45,10 @@ export function hostArray(dtype: DType, count: number): HostArray {
   throw new DTypeError(`hostArray: expected f32, i32, bf16, f16, q8 or q4, got ${String(dtype)}.`);
 }
 
-/** Checks raw storage of a narrow type: Uint16Array for bf16 and f16, Uint8Array of whole blocks for q8 and q4. */
+/**
+ * Checks raw storage of a narrow type: Uint16Array for bf16 and f16, Uint8Array
+ * of whole blocks for q8 and q4.
+ */
 export function rawStorage(
   dtype: NarrowDType,
   data: TypedArray | readonly number[],

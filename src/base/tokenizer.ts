@@ -10,9 +10,9 @@ export interface Tokenizer {
   encode(text: string, options?: EncodeOptions): number[];
   decode(ids: readonly number[]): string;
   /**
-   * Decodes token by token; never returns half a character. `isContinuation` (default false): the tokens go on behind
-   * others, so a space in front of the first one is part of the text. Vocabularies in the manner of Llama otherwise
-   * take it for the one that `encode` adds.
+   * Decodes token by token; never returns half a character. `isContinuation` (default false): the tokens go
+   * on behind others, so a space in front of the first one is part of the text. Vocabularies in the manner of
+   * Llama otherwise take it for the one that `encode` adds.
    */
   streamDecoder(options?: { isContinuation?: boolean }): StreamDecoder;
   /** The files that belong beside a checkpoint, by name (e.g. `tokenizer.json`). */
@@ -21,13 +21,13 @@ export interface Tokenizer {
 
 export interface EncodeOptions {
   /**
-   * Adds what the tokenizer's own rules put around a text, e.g. a begin-of-text id. Default false: corpora and chat
-   * templates bring their own. Names of special tokens inside the text become ids in any case.
+   * Adds what the tokenizer's own rules put around a text, e.g. a begin-of-text id. Default false: corpora
+   * and chat templates bring their own. Names of special tokens inside the text become ids in any case.
    */
   addSpecialTokens?: boolean;
   /**
-   * The text goes on in the middle of another. Default false. Vocabularies in the manner of Llama otherwise put a
-   * space in front of the first word; all others give the same ids with and without.
+   * The text goes on in the middle of another. Default false. Vocabularies in the manner of Llama otherwise
+   * put a space in front of the first word; all others give the same ids with and without.
    */
   isContinuation?: boolean;
 }

@@ -1,4 +1,7 @@
-/** A turn of the event loop: on a CPU device everything else would wait for the last token, timers and abort signals included. */
+/**
+ * A turn of the event loop: on a CPU device everything else would wait for the last token,
+ * timers and abort signals included.
+ */
 
 type Schedule = (callback: () => void) => void;
 

@@ -1,6 +1,6 @@
 /**
- * The types in which weights are stored, on the host: towards float32 every conversion is exact, away from it values are
- * rounded to the nearest (blocks: as ggml does).
+ * The types in which weights are stored, on the host: towards float32 every conversion is exact, away from it
+ * values are rounded to the nearest (blocks: as ggml does).
  */
 import { decodeBlocks, encodeBlocks } from './blocks.ts';
 import { type DType, type HostArray, LAYOUTS, type NarrowDType, narrow, widen } from './dtype.ts';

@@ -1,6 +1,7 @@
 /**
- * Measures a model on this machine: tokens per second of reading prompts, of decoding, and of training, beside the limits of the machine
- * that are measured in the same rounds. `mamba-ts bench` prints what this returns.
+ * Measures a model on this machine: tokens per second of reading prompts, of decoding, and of
+ * training, beside the limits of the machine that are measured in the same rounds. `mamba-ts
+ * bench` prints what this returns.
  */
 import type { LanguageModel } from '../models/language-model.ts';
 import type { Precision } from '../tensor/precision.ts';
@@ -29,7 +30,10 @@ export interface BenchRound {
   decode: Measured | null;
   train: Measured | null;
   limits: Limits | null;
-  /** The most memory that the process has held so far; measuring the limits takes some, so that only the first round tells the model's. */
+  /**
+   * The most memory that the process has held so far; measuring the limits takes some, so that only the
+   * first round tells the model's.
+   */
   peakBytes: number;
 }
 
@@ -57,7 +61,9 @@ export interface BenchResult {
   prefill: RegimeResult;
   decode: RegimeResult | null;
   train: RegimeResult | null;
-  /** In bytes and operations per second. `product` is of the type that the matrix products are computed in. */
+  /**
+   * In bytes and operations per second. `product` is of the type that the matrix products are computed in.
+   */
   limits: { read: Spread; float: Spread; product: Spread; productKind: ProductKind } | null;
   /** The most memory that the process held in the first round, and the device's buffers. */
   peakBytes: number;
@@ -65,9 +71,10 @@ export interface BenchResult {
 }
 
 /**
- * Measures once for every call of the function that it returns, for programs that measure something else in between; the first call is
- * not as fast as the others. The current weights of `model`, as they are kept; training changes them. Throws ConfigError for options out
- * of range, UnsupportedError for training with narrow weights.
+ * Measures once for every call of the function that it returns, for programs that measure something
+ * else in between; the first call is not as fast as the others. The current weights of `model`, as
+ * they are kept; training changes them. Throws ConfigError for options out of range, UnsupportedError
+ * for training with narrow weights.
  */
 export function benchRounds(model: LanguageModel, options: BenchOptions = {}): () => Promise<BenchRound> {
   const settings = resolveBench(options);
@@ -99,7 +106,10 @@ export function benchRounds(model: LanguageModel, options: BenchOptions = {}): (
   };
 }
 
-/** benchRounds() as often as the options say, after a round that does not count, and what it says about the machine. */
+/**
+ * benchRounds() as often as the options say, after a round that does not count, and
+ * what it says about the machine.
+ */
 export async function benchModel(model: LanguageModel, options: BenchOptions = {}): Promise<BenchResult> {
   const settings = resolveBench(options);
   const { device } = model;
@@ -153,7 +163,10 @@ function overRounds(rounds: readonly Measured[]): RegimeResult | null {
   };
 }
 
-/** Where the precision says nothing, weights of 8 and 4 bits meet activations of 16 bits as integers; others are widened to float32. */
+/**
+ * Where the precision says nothing, weights of 8 and 4 bits meet activations of 16 bits as integers;
+ * others are widened to float32.
+ */
 function productKindOf({ weights }: Work, precision: Precision): ProductKind {
   const isInteger = weights === 'q8' || weights === 'q4';
   if (isInteger) return precision === 'int8' ? 'int8' : 'int16';

@@ -48,7 +48,10 @@ export interface Task {
   bytes: number;
 }
 
-/** Seconds that a task takes at least, and what sets them: memory and arithmetic may overlap, operations of two types may not. */
+/**
+ * Seconds that a task takes at least, and what sets them: memory and arithmetic may overlap,
+ * operations of two types may not.
+ */
 export function leastSeconds(
   task: Task,
   limits: Limits,

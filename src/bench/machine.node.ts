@@ -11,7 +11,10 @@ export interface Machine {
   version: string;
   /** Of the last minute, before the measurement. */
   load: number;
-  /** Of all processors, what was taken meanwhile by others than this process; null where the system does not tell. */
+  /**
+   * Of all processors, what was taken meanwhile by others than this process; null
+   * where the system does not tell.
+   */
   takenByOthers: number | null;
 }
 

@@ -8,7 +8,10 @@ export interface BenchOptions {
   prompt?: number;
   /** Tokens that each row is continued with; 0 leaves decoding out. Default 64. */
   generate?: number;
-  /** Measures training steps too (forward, backward, clipping, AdamW); they change the weights. Needs float32 weights. Default false. */
+  /**
+   * Measures training steps too (forward, backward, clipping, AdamW); they change the weights. Needs
+   * float32 weights. Default false.
+   */
   train?: boolean;
   /** Each measures everything once, after a first one that does not count. Default 5. */
   rounds?: number;

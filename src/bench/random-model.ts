@@ -10,8 +10,8 @@ import { type ModelConfig, type ModelConfigInput, resolveConfig } from '../model
 import { LanguageModel } from '../models/language-model.ts';
 
 /**
- * A model on the current device, its matrices kept as `weights` (default f32). All layers of a kind hold the same values, so that memory
- * is that of the model and one layer in float32.
+ * A model on the current device, its matrices kept as `weights` (default f32). All layers of a kind hold the
+ * same values, so that memory is that of the model and one layer in float32.
  */
 export async function randomModel(
   config: ModelConfigInput,

@@ -1,4 +1,7 @@
-/** The three regimes, each run once: reading prompts, continuing them, training on them. Seconds and the least work of each. */
+/**
+ * The three regimes, each run once: reading prompts, continuing them, training on them.
+ * Seconds and the least work of each.
+ */
 import { UnsupportedError } from '../base/errors.ts';
 import { isNarrow } from '../base/weight-types.ts';
 import { generateTokens } from '../generate/engine.ts';

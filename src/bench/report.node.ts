@@ -4,7 +4,9 @@ import type { BenchResult, RegimeResult } from './bench.node.ts';
 import type { ProductKind } from './limits.ts';
 import type { Spread } from './spread.ts';
 
-/** From this share of the processors on, or this load per processor, others slow a measurement down visibly. */
+/**
+ * From this share of the processors on, or this load per processor, others slow a measurement down visibly.
+ */
 export const BUSY = 0.1;
 
 const PRODUCTS: Readonly<Record<ProductKind, string>> = {

@@ -1,6 +1,6 @@
 /**
- * What a model has to do at least: operations of its products and of its recurrence, and the bytes of its weights. Norms, gates and
- * convolutions are left out; they are small beside these.
+ * What a model has to do at least: operations of its products and of its recurrence, and the bytes of its
+ * weights. Norms, gates and convolutions are left out; they are small beside these.
  */
 import { isNarrow } from '../base/weight-types.ts';
 import type { LanguageModel } from '../models/language-model.ts';
@@ -15,7 +15,10 @@ export interface Work {
   recurrence: number;
   /** Attention, for every token that it looks back on. */
   attention: number;
-  /** All weights that a token reads, as they are stored: of an embedding that is not the head one row counts as nothing. */
+  /**
+   * All weights that a token reads, as they are stored: of an embedding that is not the
+   * head one row counts as nothing.
+   */
   weightBytes: number;
   /** Elements of all weights. */
   parameters: number;
@@ -54,8 +57,9 @@ export function workOf(model: LanguageModel): Work {
 }
 
 /**
- * Per element of the state: Mamba-1 forms dt A and its exponential, dt B x, decays, adds, and multiplies with C; the decay of Mamba-2 and
- * -3 is one number per head. Mamba-3 adds the input of two tokens, and has several inputs and outputs where its rank says so.
+ * Per element of the state: Mamba-1 forms dt A and its exponential, dt B x, decays, adds, and multiplies with
+ * C; the decay of Mamba-2 and -3 is one number per head. Mamba-3 adds the input of two tokens, and has
+ * several inputs and outputs where its rank says so.
  */
 function recurrenceOf({ config, stateShapes }: LanguageModel): number {
   const elements = stateShapes.reduce((sum, { ssm }) => {

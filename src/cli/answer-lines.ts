@@ -1,4 +1,6 @@
-/** A classifier's answers as lines: label and probability, where the text stands, and the words that decided. */
+/**
+ * A classifier's answers as lines: label and probability, where the text stands, and the words that decided.
+ */
 import type { Prediction } from '../index.node.ts';
 import { columnsOf, type ExplainedText, excerpt } from '../train/index.ts';
 import { harmless } from './chat-view.ts';
@@ -42,8 +44,9 @@ function pad(text: string, width: number): string {
 const SHOWN_WORDS = 8;
 
 /**
- * What decided: with colours the text (of a long one the part that decided most), shaded blue where it speaks for the
- * explained label and orange where against it; without, the words with the largest weights, in units of logits.
+ * What decided: with colours the text (of a long one the part that decided most), shaded blue where
+ * it speaks for the explained label and orange where against it; without, the words with the
+ * largest weights, in units of logits.
  */
 export function explanationLines(item: ExplainedText, hasColors: boolean): string {
   const { tokens, cut } = excerpt(item);

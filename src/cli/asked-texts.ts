@@ -1,4 +1,7 @@
-/** The texts that `predict` is asked about: arguments, files, or the lines of the standard input as they arrive. */
+/**
+ * The texts that `predict` is asked about: arguments, files, or the lines of the
+ * standard input as they arrive.
+ */
 import { FormatError, readExamples } from '../index.node.ts';
 import { inputLineGroups } from './input-lines.ts';
 import type { Output } from './output.ts';
@@ -19,7 +22,10 @@ export interface AskedSources {
   text?: string[];
 }
 
-/** In order. Throws FormatError for files as readExamples does, and when the standard input has nothing but blank lines. */
+/**
+ * In order. Throws FormatError for files as readExamples does, and when the standard
+ * input has nothing but blank lines.
+ */
 export async function* askedTexts(
   { texts, data, text }: AskedSources,
   { io, log }: Pick<Output, 'io' | 'log'>,

@@ -1,6 +1,7 @@
 /**
- * What was typed in earlier chats, for the arrow keys: a file of JSON strings, one a line, oldest first, readable by its owner alone.
- * It is a convenience, so a file that cannot be read or written costs the memory of it and nothing else.
+ * What was typed in earlier chats, for the arrow keys: a file of JSON strings, one a line, oldest first,
+ * readable by its owner alone. It is a convenience, so a file that cannot be read or written costs the
+ * memory of it and nothing else.
  */
 import { appendFileSync, chmodSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -33,7 +34,10 @@ export class ChatHistory {
     });
   }
 
-  /** Several programs may append to the file at a time, so it is cut down when it is read and is twice as long as it needs to be. */
+  /**
+   * Several programs may append to the file at a time, so it is cut down when it is read and is
+   * twice as long as it needs to be.
+   */
   #read(path: string): void {
     const lines = readFileSync(path, 'utf8').split('\n').filter(Boolean);
     if (lines.length > 2 * MAX_ENTRIES) {

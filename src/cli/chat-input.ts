@@ -1,4 +1,7 @@
-/** What a terminal sends, taken apart: keys, and texts pasted in one piece ("bracketed paste" of xterm: ESC [200~ text ESC [201~). */
+/**
+ * What a terminal sends, taken apart: keys, and texts pasted in one piece ("bracketed paste" of
+ * xterm: ESC [200~ text ESC [201~).
+ */
 
 export const PASTE_ON = '\u001b[?2004h';
 export const PASTE_OFF = '\u001b[?2004l';

@@ -1,4 +1,7 @@
-/** Lines to messages: a line that ends in a backslash goes on in the next one, `"""` opens and closes a block of lines as they are. */
+/**
+ * Lines to messages: a line that ends in a backslash goes on in the next one, `"""` opens and
+ * closes a block of lines as they are.
+ */
 
 const FENCE = '"""';
 
@@ -11,7 +14,10 @@ export class MessageLines {
     return this.#isBlock || this.#lines.length > 0;
   }
 
-  /** The message that this line completes, or null. The line may hold line breaks: then it was pasted, and opens no block. */
+  /**
+   * The message that this line completes, or null. The line may hold line breaks: then it
+   * was pasted, and opens no block.
+   */
   push(line: string): string | null {
     if (!this.isOpen && line.startsWith(FENCE) && !line.includes('\n')) {
       this.#isBlock = true;

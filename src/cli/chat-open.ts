@@ -21,7 +21,10 @@ export interface OpenOptions {
   turn: ChatTurnOptions;
 }
 
-/** Throws ConfigError for a template that is nowhere, and for another one than a conversation from a file was held with. */
+/**
+ * Throws ConfigError for a template that is nowhere, and for another one than a
+ * conversation from a file was held with.
+ */
 export async function openDesk(model: LanguageModel, options: OpenOptions): Promise<ChatDesk> {
   const { chatTemplate, system, session: path = null, seed, turn } = options;
   const template = await templateSource(chatTemplate);
@@ -42,7 +45,10 @@ export async function openDesk(model: LanguageModel, options: OpenOptions): Prom
   return new ChatDesk({ session, open, path, options: turn });
 }
 
-/** A session file is written after every turn and holds all snapshots: of a model with large states it keeps fewer. */
+/**
+ * A session file is written after every turn and holds all snapshots: of a model
+ * with large states it keeps fewer.
+ */
 function savedSnapshots(model: LanguageModel): number {
   const state = model.initialState();
   const count = Math.floor(SESSION_BYTES / state.sizeBytes);

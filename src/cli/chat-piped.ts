@@ -1,4 +1,7 @@
-/** A chat with another program: every line is a message, every answer goes out as it comes. The first error ends it. */
+/**
+ * A chat with another program: every line is a message, every answer goes out as it
+ * comes. The first error ends it.
+ */
 import type { ChatDesk } from './chat-desk.ts';
 
 /** Answers each message that is not blank; the signal ends the answer that is being given, and the chat. */

@@ -1,6 +1,7 @@
 /**
- * Messages from a terminal: node:readline for editing and history, fed by hand. While nobody reads, keys wait (an answer is on the
- * screen) and only Ctrl-C is heard. A line break inside of a line is shown as a sign, so pasted and recalled texts can be edited.
+ * Messages from a terminal: node:readline for editing and history, fed by hand. While nobody reads, keys wait
+ * (an answer is on the screen) and only Ctrl-C is heard. A line break inside of a line is shown as a sign, so
+ * pasted and recalled texts can be edited.
  */
 import { EventEmitter } from 'node:events';
 import { createInterface, type Interface } from 'node:readline';

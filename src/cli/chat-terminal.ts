@@ -1,4 +1,7 @@
-/** A chat on a terminal: reads a message, shows the answer, until the user leaves. What fails in a turn is said, and the chat goes on. */
+/**
+ * A chat on a terminal: reads a message, shows the answer, until the user leaves. What fails in a turn
+ * is said, and the chat goes on.
+ */
 import { type CommandContext, completeCommand, EXIT, isCommand, runCommand } from './chat-commands.ts';
 import type { Ask, ChatDesk } from './chat-desk.ts';
 import type { ChatHistory } from './chat-history.ts';

@@ -1,6 +1,7 @@
 /**
- * What a chat shows on a terminal. Text that comes from a model, a file or the user goes through `harmless`, so that none of it can
- * drive the terminal. Styles only where they are wanted; lines of our own fit the window.
+ * What a chat shows on a terminal. Text that comes from a model, a file or the user goes through
+ * `harmless`, so that none of it can drive the terminal. Styles only where they are wanted;
+ * lines of our own fit the window.
  */
 import { type ChatSession, formatBytes } from '../index.node.ts';
 import type { CliIo } from './output.ts';
@@ -135,8 +136,9 @@ const REASONS: Record<string, string> = {
 };
 
 /**
- * Text that can only be read: line breaks and tabs stay, the other control characters (with ESC, the beginning of every command to a
- * terminal) become the signs that Unicode has for them, or U+FFFD. A carriage return is dropped: most stand before a line break.
+ * Text that can only be read: line breaks and tabs stay, the other control characters (with ESC, the
+ * beginning of every command to a terminal) become the signs that Unicode has for them, or U+FFFD. A carriage
+ * return is dropped: most stand before a line break.
  */
 export function harmless(text: string): string {
   return text.replace(/\r/g, '').replace(/[^\P{Cc}\n\t]/gu, (character) => {

@@ -1,4 +1,7 @@
-/** Several completions of the command `generate`: of many prompts, or samples of one; and log-probabilities as lines of text. */
+/**
+ * Several completions of the command `generate`: of many prompts, or samples of one; and
+ * log-probabilities as lines of text.
+ */
 import type {
   BatchOptions,
   Completion,

@@ -1,4 +1,7 @@
-/** Downloads told in lines: on a terminal one live line per file with size, speed and time left, elsewhere a line every few seconds. */
+/**
+ * Downloads told in lines: on a terminal one live line per file with size, speed and time left,
+ * elsewhere a line every few seconds.
+ */
 import { formatBytes, type LoadEvent } from '../index.node.ts';
 import { formatDuration, type ProgressStream } from '../train/index.ts';
 

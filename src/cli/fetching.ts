@@ -1,4 +1,7 @@
-/** How the commands fetch a model: --revision, --tokenizer, a line of progress, and Ctrl-C that ends a download and nothing else. */
+/**
+ * How the commands fetch a model: --revision, --tokenizer, a line of progress, and Ctrl-C that
+ * ends a download and nothing else.
+ */
 import type { LoadEvent, OpenOptions } from '../index.node.ts';
 import { downloadProgress } from './download-progress.ts';
 import type { Output } from './output.ts';

@@ -64,7 +64,9 @@ export async function run(argv: readonly string[], io: CliIo): Promise<number> {
   }
 }
 
-/** Ctrl-C, and what `kill` and a stopping container send; each with the exit code of a program that it ends. */
+/**
+ * Ctrl-C, and what `kill` and a stopping container send; each with the exit code of a program that it ends.
+ */
 const INTERRUPTS = [
   ['SIGINT', 130],
   ['SIGTERM', 143],

@@ -1,4 +1,7 @@
-/** Options that several commands share, and the reading of their values. A bad value is a usage error (exit code 2). */
+/**
+ * Options that several commands share, and the reading of their values. A bad value
+ * is a usage error (exit code 2).
+ */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import {
   A_ACTIVATIONS,
@@ -45,7 +48,9 @@ export function addFetchOptions(command: Command): Command {
 
 const WEIGHTS: readonly NonNullable<LoadModelOptions['weights']>[] = ['f32', 'bf16', 'f16', 'q8', 'q4'];
 
-/** A model that is run: --model, --weights and --precision. Pass `modelOptions(options, out)` to loadModel. */
+/**
+ * A model that is run: --model, --weights and --precision. Pass `modelOptions(options, out)` to loadModel.
+ */
 export function addModelOption(command: Command): Command {
   return addComputeOptions(addSourceOption(command));
 }

@@ -1,6 +1,7 @@
 /**
- * Where a command writes. Results go to stdout, everything else to stderr. With --json stdout holds exactly one JSON document,
- * so a command passes its text to `text` (silent under --json) and its result to `json` (silent without).
+ * Where a command writes. Results go to stdout, everything else to stderr. With --json stdout holds
+ * exactly one JSON document, so a command passes its text to `text` (silent under --json) and its
+ * result to `json` (silent without).
  */
 import type { Command } from 'commander';
 
@@ -9,8 +10,8 @@ export interface CliIo {
   stderr: { write(text: string): unknown; isTTY?: boolean };
   stdin: AsyncIterable<Uint8Array | string> & { isTTY?: boolean };
   /**
-   * Aborted by the first Ctrl-C (or SIGTERM) after this call, the second ends the program; without a call the first does. From
-   * `until` on it is as without the call.
+   * Aborted by the first Ctrl-C (or SIGTERM) after this call, the second ends the program; without a call the
+   * first does. From `until` on it is as without the call.
    */
   interrupts(until?: AbortSignal): AbortSignal;
 }

@@ -1,4 +1,6 @@
-/** What the `train` commands share: options of the model's shape and of a run, and how they become settings. */
+/**
+ * What the `train` commands share: options of the model's shape and of a run, and how they become settings.
+ */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { ARCHITECTURES, type DeviceName, useDevice } from '../index.node.ts';
 import { type RunSettings, SCHEDULES, type ShapeSettings, TRAIN_PRECISIONS } from '../train/index.ts';

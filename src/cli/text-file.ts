@@ -1,4 +1,6 @@
-/** Texts from a file, one per line: plain lines, or JSONL with the text in a field. Empty lines do not count. */
+/**
+ * Texts from a file, one per line: plain lines, or JSONL with the text in a field. Empty lines do not count.
+ */
 import { FormatError, readText } from '../index.node.ts';
 
 /** Throws FileError and FormatError, the latter with `file:line`. */

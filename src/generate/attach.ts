@@ -1,6 +1,6 @@
 /**
- * Attaches generate(), chat(), embed() and their like to LanguageModel as methods. The one place that extends its prototype; models/
- * knows nothing of generation.
+ * Attaches generate(), chat(), embed() and their like to LanguageModel as methods. The one place that extends
+ * its prototype; models/ knows nothing of generation.
  */
 import { LanguageModel } from '../models/language-model.ts';
 import type { ChatMessage } from '../text/chat-template.ts';

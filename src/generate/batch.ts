@@ -1,4 +1,7 @@
-/** Text in, text out, for many prompts and several samples of each: decodes the engine's tokens as they come and ends at stop strings. */
+/**
+ * Text in, text out, for many prompts and several samples of each: decodes the engine's tokens as they
+ * come and ends at stop strings.
+ */
 import { ConfigError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
 import type { AttentionMask } from '../models/inputs.ts';
@@ -15,13 +18,16 @@ export type Prompt = string | readonly number[];
 export interface BatchOptions extends TokenOptions {
   /** Ends the text before any of these; they may span tokens. Needs a tokenizer. */
   stop?: string | readonly string[];
-  /** Begins the text and the tokens of each sequence with its prompt; with logprobs, theirs too. Default false. */
+  /**
+   * Begins the text and the tokens of each sequence with its prompt; with
+   * logprobs, theirs too. Default false.
+   */
   echo?: boolean;
   /** Padding in prompts of ids, on either side; texts have none. */
   attentionMask?: AttentionMask;
   /**
-   * Sequences computed together; further prompts wait until all of these have ended. Bounds memory; does not change the result beyond
-   * rounding. Default 16.
+   * Sequences computed together; further prompts wait until all of these have ended. Bounds memory; does not
+   * change the result beyond rounding. Default 16.
    */
   batchSize?: number;
 }
@@ -31,7 +37,10 @@ export interface BatchPart {
   row: number;
   /** Which of the prompt's n sequences. */
   sample: number;
-  /** Never half a character, never part of a stop string. All parts of a sequence together are what its tokens decode to. */
+  /**
+   * Never half a character, never part of a stop string. All parts of a sequence together
+   * are what its tokens decode to.
+   */
   text: string;
   /** The ids behind the text; all of them when the model has no tokenizer. */
   tokens: number[];
@@ -39,15 +48,19 @@ export interface BatchPart {
   logprobs: (TokenLogprob | null)[] | null;
   /** Set in the sequence's last part only. */
   finishReason: FinishReason | null;
-  /** A copy of the sequence's state after the text so far, the caller's to dispose. Only until the next part is asked for. */
+  /**
+   * A copy of the sequence's state after the text so far, the caller's to dispose. Only
+   * until the next part is asked for.
+   */
   copyState(): State;
 }
 
 /**
- * Streams completions of all prompts, texts or ids, as they grow: parts of different sequences alternate. A sequence ends by itself and costs
- * nothing from then on. Empty prompts begin as in generate().
+ * Streams completions of all prompts, texts or ids, as they grow: parts of different sequences alternate. A
+ * sequence ends by itself and costs nothing from then on. Empty prompts begin as in generate().
  *
- * Throws ConfigError for options out of range and for text without a tokenizer; see generateTokens() for the rest.
+ * Throws ConfigError for options out of range and for text without a tokenizer; see
+ * generateTokens() for the rest.
  */
 export async function* generateBatch(
   model: LanguageModel,
@@ -60,7 +73,10 @@ export async function* generateBatch(
   }
 }
 
-/** The engine's steps as text, for generate(), generateBatch() and completions(). A part's place is held until the next part is asked for. */
+/**
+ * The engine's steps as text, for generate(), generateBatch() and completions(). A part's place is held
+ * until the next part is asked for.
+ */
 export async function* textParts(
   model: LanguageModel,
   prompts: readonly Prompt[],

@@ -1,7 +1,7 @@
 /**
- * What may be drawn from one row of logits: weights proportional to probabilities, and the most likely of them. All
- * of it is a few passes over the row, without sorting it and without allocating: a vocabulary is large and this runs
- * for every token.
+ * What may be drawn from one row of logits: weights proportional to probabilities, and the most likely of
+ * them. All of it is a few passes over the row, without sorting it and without allocating: a vocabulary is
+ * large and this runs for every token.
  */
 
 /** What may be drawn: weights, and their ids (null: weight i is id i). Overwritten by the next call. */
@@ -31,8 +31,8 @@ const POWERS = Float64Array.from({ length: 1023 }, (_, i) => 2 ** -i);
 const LEAST = -708;
 
 /**
- * weights[i] = exp((row[i] - largest) / temperature), and their sum. Relative errors are below 1e-13; weights below
- * 1e-307 are zero. Five times as fast as Math.exp, and the same everywhere.
+ * weights[i] = exp((row[i] - largest) / temperature), and their sum. Relative errors are below 1e-13; weights
+ * below 1e-307 are zero. Five times as fast as Math.exp, and the same everywhere.
  */
 export function weigh(
   row: Float32Array,
@@ -121,13 +121,16 @@ function leading(row: Float32Array, k: number, ids: Int32Array): Int32Array {
 }
 
 const BUCKETS = 1024;
-/** The buckets cover what the logits do, but no more than this many temperatures: all beyond shares the last one. */
+/**
+ * The buckets cover what the logits do, but no more than this many temperatures:
+ * all beyond shares the last one.
+ */
 const DEPTH = 20;
 const masses = new Float64Array(BUCKETS);
 
 /**
- * Only the smallest set of most likely ids whose mass reaches topP: weights of the others become 0. A histogram over
- * the logits finds where that is, and only the ids of one bucket are sorted.
+ * Only the smallest set of most likely ids whose mass reaches topP: weights of the others become 0. A
+ * histogram over the logits finds where that is, and only the ids of one bucket are sorted.
  */
 function nucleus(
   row: Float32Array,

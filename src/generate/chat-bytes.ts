@@ -1,6 +1,6 @@
 /**
- * A saved chat session: a safetensors file with the tensors of every snapshot (`snapshots.S.layers.N.ssm`, ...) and, as metadata, the
- * conversation in JSON, the model's fingerprint and a checksum over all of it.
+ * A saved chat session: a safetensors file with the tensors of every snapshot (`snapshots.S.layers.N.ssm`,
+ * ...) and, as metadata, the conversation in JSON, the model's fingerprint and a checksum over all of it.
  */
 import { FormatError, StateError } from '../base/errors.ts';
 import type { LanguageModel } from '../models/language-model.ts';

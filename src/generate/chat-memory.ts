@@ -1,6 +1,7 @@
 /**
- * What a conversation has read, and the states along the way. All snapshots lie on one text: each is the state after the beginning of
- * it. For another text that begins in the same way, reading goes on from the last snapshot within the common part.
+ * What a conversation has read, and the states along the way. All snapshots lie on one text: each is the
+ * state after the beginning of it. For another text that begins in the same way, reading goes on from the
+ * last snapshot within the common part.
  */
 import { commonLength } from '../base/text.ts';
 import type { State } from '../models/state.ts';
@@ -54,7 +55,10 @@ export class ChatMemory {
     this.#ids = this.#ids.slice(0, snapshot ? snapshot.state.tokens[0]! + snapshot.pending.length : 0);
   }
 
-  /** The state after `text` and `ids`, which begin with those so far, but for the last `pending` ids. Takes the state over. */
+  /**
+   * The state after `text` and `ids`, which begin with those so far, but for the last
+   * `pending` ids. Takes the state over.
+   */
   add(text: string, ids: readonly number[], state: State, pending: number): void {
     this.#text = text;
     this.#ids = ids;
@@ -67,9 +71,9 @@ export class ChatMemory {
 }
 
 /**
- * Which of these positions to give up: the one that leaves the smallest gap, measured against the distance from its start to the end.
- * So they stay dense near the end, where people edit, and become sparse far back. Never the last, and the one before it only if there
- * is no other.
+ * Which of these positions to give up: the one that leaves the smallest gap, measured against the distance
+ * from its start to the end. So they stay dense near the end, where people edit, and become sparse far back.
+ * Never the last, and the one before it only if there is no other.
  */
 export function leastUseful(positions: readonly number[]): number {
   const end = positions.at(-1)!;

@@ -1,7 +1,8 @@
 /**
- * A conversation that remembers what it has read: a new turn costs its new tokens, an edited one goes on from the nearest snapshot.
- * Each turn renders all messages, takes the snapshot with the longest text in common, and reads the rest. The ids of an answer reach the
- * state as they were generated and are never encoded again.
+ * A conversation that remembers what it has read: a new turn costs its new tokens, an edited one
+ * goes on from the nearest snapshot. Each turn renders all messages, takes the snapshot with the
+ * longest text in common, and reads the rest. The ids of an answer reach the state as they were
+ * generated and are never encoded again.
  */
 import { ConfigError, MambaError, StateError } from '../base/errors.ts';
 import { Rng } from '../base/rng.ts';
@@ -58,8 +59,9 @@ interface Answer {
 }
 
 /**
- * Made by model.startChat(). Answers stream like those of generate(); an answer that is aborted, or whose loop is left, stays in the
- * conversation as far as it was given out. After an error the conversation is as it was before. One turn at a time, else StateError.
+ * Made by model.startChat(). Answers stream like those of generate(); an answer that is aborted, or whose
+ * loop is left, stays in the conversation as far as it was given out. After an error the conversation is as
+ * it was before. One turn at a time, else StateError.
  */
 export class ChatSession {
   readonly model: LanguageModel;
@@ -125,7 +127,9 @@ export class ChatSession {
     yield* this.#answer(this.#messages.slice(0, last + 1), options);
   }
 
-  /** Replaces the user message at `index` of `messages`, forgets what came after it, and streams the answer. */
+  /**
+   * Replaces the user message at `index` of `messages`, forgets what came after it, and streams the answer.
+   */
   async *edit(
     index: number,
     text: string,
@@ -141,7 +145,10 @@ export class ChatSession {
     yield* this.#answer([...this.#messages.slice(0, index), { ...message, content: text }], options);
   }
 
-  /** Takes back the last user message and what came after it. Gives what was taken back; empty if there was nothing. */
+  /**
+   * Takes back the last user message and what came after it. Gives what was taken
+   * back; empty if there was nothing.
+   */
   undo(): readonly ChatMessage[] {
     this.#expectIdle('undo');
     const last = this.#messages.findLastIndex(({ role }) => role === 'user');
@@ -151,7 +158,10 @@ export class ChatSession {
     return undone;
   }
 
-  /** Sets the system message or, with null, takes it away. The next turn reads the conversation again under it. */
+  /**
+   * Sets the system message or, with null, takes it away. The next turn reads
+   * the conversation again under it.
+   */
   setSystem(text: string | null): void {
     this.#expectIdle('setSystem');
     this.#messages = withSystem(this.#messages, text);
@@ -183,8 +193,8 @@ export class ChatSession {
   }
 
   /**
-   * Goes on with what toBytes() wrote, with the same answers as if it had never stopped. Throws StateError for a session with another
-   * model (other architecture or other weights), FormatError for damaged bytes.
+   * Goes on with what toBytes() wrote, with the same answers as if it had never stopped. Throws StateError
+   * for a session with another model (other architecture or other weights), FormatError for damaged bytes.
    */
   static fromBytes(bytes: Uint8Array, model: LanguageModel): ChatSession {
     const { record, memory } = decodeSession(bytes, model);
@@ -270,7 +280,9 @@ export class ChatSession {
     return { messages, text, ids, from, options };
   }
 
-  /** Reads the prompt but for its last token, and keeps that as a snapshot to answer from; null when aborted. */
+  /**
+   * Reads the prompt but for its last token, and keeps that as a snapshot to answer from; null when aborted.
+   */
   async #read({ text, ids, from, options }: Plan): Promise<State | null> {
     this.#memory.cut(from);
     this.#reusedTokens = tokensOf(from);

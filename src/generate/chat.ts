@@ -1,6 +1,6 @@
 /**
- * Conversations: messages in, the model's answer out. chat() reads everything and keeps nothing; a ChatSession (chat-session.ts) goes on
- * from what it has read.
+ * Conversations: messages in, the model's answer out. chat() reads everything and keeps nothing; a
+ * ChatSession (chat-session.ts) goes on from what it has read.
  */
 import { ConfigError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
@@ -10,7 +10,10 @@ import { type GeneratedPart, type GenerateOptions, generate } from './stream.ts'
 
 /** How one answer is made. Defaults: maxTokens 2000, temperature 0.9, topP 0.7. */
 export interface ChatTurnOptions extends Omit<GenerateOptions, 'state' | 'seenIds' | 'echo'> {
-  /** Tokens of the whole conversation, the answer included: it ends there with `length`. Default: no bound, a state does not fill up. */
+  /**
+   * Tokens of the whole conversation, the answer included: it ends there with `length`. Default: no
+   * bound, a state does not fill up.
+   */
   maxLength?: number;
 }
 
@@ -35,8 +38,9 @@ export interface ChatPart extends Omit<GeneratedPart, 'state'> {
 export const CHAT_DEFAULTS = { maxTokens: 2000, temperature: 0.9, topP: 0.7 } as const;
 
 /**
- * Streams the assistant's answer to `messages`. Throws ConfigError for a model without a tokenizer or template, messages the template
- * does not accept, options out of range and a conversation longer than maxLength; FormatError for a template that fails.
+ * Streams the assistant's answer to `messages`. Throws ConfigError for a model without a tokenizer or
+ * template, messages the template does not accept, options out of range and a conversation longer than
+ * maxLength; FormatError for a template that fails.
  */
 export async function* chat(
   model: LanguageModel,

@@ -13,23 +13,30 @@ export type Pooling = 'mean' | 'last';
 
 export interface EmbedOptions {
   /**
-   * `mean`: of the hidden states of all tokens (default). `last`: that of the last token, the only one that has seen the whole text of
-   * a causal model.
+   * `mean`: of the hidden states of all tokens (default). `last`: that of the last token, the only one that
+   * has seen the whole text of a causal model.
    */
   pooling?: Pooling;
   /** Scales each vector to length 1. Default false. */
   normalize?: boolean;
-  /** Texts read together, those about as long with each other. Does not change the result beyond rounding. Default 16. */
+  /**
+   * Texts read together, those about as long with each other. Does not change the
+   * result beyond rounding. Default 16.
+   */
   batchSize?: number;
-  /** Tokens per forward pass, over all texts of a batch. Bounds memory; does not change the result beyond rounding. Default 512. */
+  /**
+   * Tokens per forward pass, over all texts of a batch. Bounds memory; does not change the
+   * result beyond rounding. Default 512.
+   */
   prefillTokens?: number;
   /** Throws the signal's reason, between two passes. */
   signal?: AbortSignal;
 }
 
 /**
- * A vector (d_model) per text, or per list of ids, in their order. Texts of any length: they are read in pieces through the state. Throws
- * ConfigError for an empty text (nothing to pool), for options out of range, and for text without a tokenizer.
+ * A vector (d_model) per text, or per list of ids, in their order. Texts of any length: they are read in
+ * pieces through the state. Throws ConfigError for an empty text (nothing to pool), for options out of range,
+ * and for text without a tokenizer.
  */
 export async function embed(
   model: LanguageModel,
@@ -122,7 +129,10 @@ function sumTokens(hidden: Tensor, { ids }: Pass): Tensor {
   return matmul(Tensor.from(isReal, [b, 1, l], { device: hidden.device }), hidden);
 }
 
-/** The cosine of the angle between two vectors, in [-1, 1]; 0 if one of them is zero. Throws ShapeError for different lengths. */
+/**
+ * The cosine of the angle between two vectors, in [-1, 1]; 0 if one of them is zero. Throws
+ * ShapeError for different lengths.
+ */
 export function cosineSimilarity(a: ArrayLike<number>, b: ArrayLike<number>): number {
   if (a.length !== b.length) {
     throw new ShapeError(

@@ -1,6 +1,7 @@
 /**
- * Tokens from a model, for a batch of prompts of any lengths: the prompts are read in pieces, their states forked once per sample, then
- * every step adds a token to each sequence that still runs. Sequences end one by one and leave the batch.
+ * Tokens from a model, for a batch of prompts of any lengths: the prompts are read in pieces, their
+ * states forked once per sample, then every step adds a token to each sequence that still runs. Sequences
+ * end one by one and leave the batch.
  */
 
 import { turn } from '../base/turn.ts';
@@ -19,19 +20,23 @@ export interface TokenStep {
   /** The sequences that still ran. */
   rows: readonly RowToken[];
   /**
-   * The state after these tokens; its row i belongs to rows[i]. Valid until the next step: keep rows with state.rows(). In the
-   * last step, where every sequence has ended, it is the caller's to dispose.
+   * The state after these tokens; its row i belongs to rows[i]. Valid until the next step: keep rows with
+   * state.rows(). In the last step, where every sequence has ended, it is the caller's to dispose.
    */
   state: State;
-  /** In the first step, with logprobs and echo: per prompt an entry per token (as far as it was read), null for the first token. */
+  /**
+   * In the first step, with logprobs and echo: per prompt an entry per token (as far as it was
+   * read), null for the first token.
+   */
   promptLogprobs: readonly (readonly (TokenLogprob | null)[])[] | null;
   /** Takes the sequence of rows[index] out of the batch before the next step, e.g. after a stop string. */
   end(index: number): void;
 }
 
 /**
- * The first step has no tokens: it tells that the prompts were read. Throws ConfigError for options out of range or an empty prompt,
- * StateError for another model's state and for logits that are not finite, ShapeError for ids outside the vocabulary and bad masks.
+ * The first step has no tokens: it tells that the prompts were read. Throws ConfigError for options out of
+ * range or an empty prompt, StateError for another model's state and for logits that are not finite,
+ * ShapeError for ids outside the vocabulary and bad masks.
  */
 export async function* generateTokens(
   model: LanguageModel,

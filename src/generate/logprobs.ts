@@ -1,4 +1,7 @@
-/** Log-probabilities of tokens under the model itself: a log-softmax over one row of logits, on the host in float64. */
+/**
+ * Log-probabilities of tokens under the model itself: a log-softmax over one row of
+ * logits, on the host in float64.
+ */
 import { logSumExp, mostLikely } from './candidates.ts';
 import { greedy } from './sampler.ts';
 
@@ -10,7 +13,10 @@ export interface TokenLogprob {
   top: readonly { token: number; logprob: number }[];
 }
 
-/** Of `token` and the `count` likeliest ids below `vocabSize`. Throws StateError for logits that are not finite. */
+/**
+ * Of `token` and the `count` likeliest ids below `vocabSize`. Throws StateError
+ * for logits that are not finite.
+ */
 export function tokenLogprob(
   logits: Float32Array,
   vocabSize: number,

@@ -1,4 +1,7 @@
-/** From the tokens of one sequence to parts of text: tokens wait until their text is certain, and the state waits with them. */
+/**
+ * From the tokens of one sequence to parts of text: tokens wait until their text is certain,
+ * and the state waits with them.
+ */
 import type { Tokenizer } from '../base/tokenizer.ts';
 import type { State } from '../models/state.ts';
 import type { TokenLogprob } from './logprobs.ts';
@@ -11,7 +14,9 @@ export class SharedState {
   readonly #isHeld: boolean;
   #holders = 1;
 
-  /** With `isHeld` it has its own handles on the memory of `state`, which are freed with the last sequence. */
+  /**
+   * With `isHeld` it has its own handles on the memory of `state`, which are freed with the last sequence.
+   */
   constructor(state: State, isHeld: boolean) {
     this.state = isHeld ? state.detach() : state;
     this.#isHeld = isHeld;
@@ -56,7 +61,10 @@ export class PartBuffer {
   readonly #decoder: ReturnType<Tokenizer['streamDecoder']> | null;
   readonly #filter: StopFilter;
   readonly #hasLogprobs: boolean;
-  /** Only a stop string takes back tokens whose state has passed: without any, the state of a part is always the latest. */
+  /**
+   * Only a stop string takes back tokens whose state has passed: without any, the state
+   * of a part is always the latest.
+   */
   readonly #looksBack: boolean;
   #pending: Pending[] = [];
   /** Tokens that have no text yet: bytes of an incomplete character. */
@@ -74,8 +82,8 @@ export class PartBuffer {
   }
 
   /**
-   * The part that this step completes, or null. A step without a token: the prompt was read, or the sequence has ended. `echo` is the
-   * prompt, to be given out as it is before anything else.
+   * The part that this step completes, or null. A step without a token: the prompt was read, or the sequence
+   * has ended. `echo` is the prompt, to be given out as it is before anything else.
    */
   push(step: RowToken, place: Place, echo: readonly Entry[] = []): TextPart | null {
     this.#place ??= hold(place);

@@ -1,6 +1,7 @@
 /**
- * Reading prompts: in pieces, a bounded number of tokens per pass, so that memory grows neither with the length nor with the number of
- * prompts. A row is cut at the same places whatever it is batched with; short pieces share a pass with others about as long.
+ * Reading prompts: in pieces, a bounded number of tokens per pass, so that memory grows neither with the
+ * length nor with the number of prompts. A row is cut at the same places whatever it is batched with; short
+ * pieces share a pass with others about as long.
  */
 
 import { turn } from '../base/turn.ts';

@@ -1,15 +1,17 @@
 /**
  * From logits to a token: pure functions over one row on the host. The order is fixed:
  *   repetition penalty, temperature, top-k, top-p, min-p, draw.
- * Each filter works on what the one before left, with the probabilities summing to 1 again (so top-p is the mass among the
- * top k). Ids from vocab_size on are padding and are never candidates.
+ * Each filter works on what the one before left, with the probabilities summing to 1 again (so top-p is the
+ * mass among the top k). Ids from vocab_size on are padding and are never candidates.
  */
 import { ConfigError, StateError } from '../base/errors.ts';
 import type { Rng } from '../base/rng.ts';
 import { candidates } from './candidates.ts';
 
 export interface SamplerOptions {
-  /** Divides the logits; below 1 is bolder. 0 takes the most likely token (the first of equals). Default 1. */
+  /**
+   * Divides the logits; below 1 is bolder. 0 takes the most likely token (the first of equals). Default 1.
+   */
   temperature?: number;
   /** Only the k most likely tokens; 0 = all. Default 0. */
   topK?: number;
@@ -17,7 +19,10 @@ export interface SamplerOptions {
   topP?: number;
   /** Only tokens at least minP times as likely as the most likely one of the row; 0 = all. Default 0. */
   minP?: number;
-  /** Divides the positive and multiplies the negative logits of ids seen in prompt and output (Keskar et al. 2019). Default 1. */
+  /**
+   * Divides the positive and multiplies the negative logits of ids seen in prompt and output
+   * (Keskar et al. 2019). Default 1.
+   */
   repetitionPenalty?: number;
 }
 
@@ -44,8 +49,9 @@ export function resolveSampler(options: SamplerOptions = {}): Sampler {
 }
 
 /**
- * One token id below `vocabSize`. Logits may be -Infinity (excluded); NaN, +Infinity and rows of nothing but -Infinity throw
- * StateError. `seen` are the ids that repetitionPenalty applies to. Draws one number of `rng` unless greedy.
+ * One token id below `vocabSize`. Logits may be -Infinity (excluded); NaN, +Infinity and rows of
+ * nothing but -Infinity throw StateError. `seen` are the ids that repetitionPenalty applies to. Draws
+ * one number of `rng` unless greedy.
  */
 export function sample(
   logits: Float32Array,

@@ -1,4 +1,7 @@
-/** One sequence of a batch: its random numbers, what it has seen, when it ends. Turns logits into its next token. */
+/**
+ * One sequence of a batch: its random numbers, what it has seen, when it ends.
+ * Turns logits into its next token.
+ */
 import { Rng } from '../base/rng.ts';
 import { type TokenLogprob, tokenLogprob } from './logprobs.ts';
 import { sample } from './sampler.ts';

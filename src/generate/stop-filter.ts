@@ -13,8 +13,8 @@ export class StopFilter {
   }
 
   /**
-   * The text that is certain, and whether a stop string was completed: then the text before it is all there is. Of several the one
-   * that ends first counts, so the result does not depend on how the text was cut.
+   * The text that is certain, and whether a stop string was completed: then the text before it is all there
+   * is. Of several the one that ends first counts, so the result does not depend on how the text was cut.
    */
   push(text: string): { text: string; stopped: boolean } {
     const held = this.#held + text;

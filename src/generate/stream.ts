@@ -10,18 +10,19 @@ export interface GenerateOptions extends Omit<BatchOptions, 'n' | 'seed' | 'atte
 
 export interface GeneratedPart extends Omit<BatchPart, 'row' | 'sample' | 'copyState'> {
   /**
-   * After prompt and tokens of all parts so far. Valid until the next part is asked for or the loop is left: clone() it to keep it. The
-   * state of the last part is the caller's, to dispose when done.
+   * After prompt and tokens of all parts so far. Valid until the next part is asked for or the loop is left:
+   * clone() it to keep it. The state of the last part is the caller's, to dispose when done.
    */
   state: State;
 }
 
 /**
- * Streams a completion of `prompt`, text or ids. An empty prompt starts from the tokenizer's end-of-text id, or from a newline if
- * the tokens are bytes. The last part has a finishReason. A token that straddles the start of a stop string counts as given out if any
- * of its text was.
+ * Streams a completion of `prompt`, text or ids. An empty prompt starts from the tokenizer's end-of-text id,
+ * or from a newline if the tokens are bytes. The last part has a finishReason. A token that straddles the
+ * start of a stop string counts as given out if any of its text was.
  *
- * Throws ConfigError for options out of range and for text without a tokenizer; see generateTokens() for the rest.
+ * Throws ConfigError for options out of range and for text without a tokenizer; see
+ * generateTokens() for the rest.
  */
 export async function* generate(
   model: LanguageModel,

@@ -11,25 +11,36 @@ export interface TokenOptions extends SamplerOptions {
   /** Sequences per prompt. The prompt is read once and its state forked. Default 1. */
   n?: number;
   /**
-   * A list has one seed per prompt; sample i of it draws from seed + i. One number s stands for the list s, s + n, s + 2n, ... so that no
-   * two sequences draw alike. The same seed, device and prompt give the same tokens, whatever else is in the batch, except where
-   * rounding decides (see docs/guide/generate.md). Default: a new one each time.
+   * A list has one seed per prompt; sample i of it draws from seed + i. One number s stands for the list
+   * s, s + n, s + 2n, ... so that no two sequences draw alike. The same seed, device and prompt give the
+   * same tokens, whatever else is in the batch, except where rounding decides (see
+   * docs/guide/generate.md). Default: a new one each time.
    */
   seed?: number | readonly number[];
-  /** Ends a sequence, is not given out and does not reach the state. Default: the tokenizer's, without one that of the model's config.json; null for none. */
+  /**
+   * Ends a sequence, is not given out and does not reach the state. Default: the tokenizer's, without one
+   * that of the model's config.json; null for none.
+   */
   eosId?: number | null;
   /** Further ids that end a sequence in the same way. */
   stopIds?: readonly number[];
-  /** Added to the logits of these ids before anything else; -Infinity bans an id. The ids are those below vocab_size. */
+  /**
+   * Added to the logits of these ids before anything else; -Infinity bans an id. The
+   * ids are those below vocab_size.
+   */
   logitBias?: Readonly<Record<number, number>> | ReadonlyMap<number, number>;
   /**
-   * Gives the log-probability of each token, and of this many of the likeliest. They are the model's own: natural logarithms over the
-   * ids below vocab_size, before bias, penalty, temperature and filters. Default: none.
+   * Gives the log-probability of each token, and of this many of the likeliest. They are the
+   * model's own: natural logarithms over the ids below vocab_size, before bias, penalty,
+   * temperature and filters. Default: none.
    */
   logprobs?: number;
   /** With logprobs: those of the prompt's tokens too, in the first step. Default false. */
   echo?: boolean;
-  /** Per prompt: ids behind `state`, for the repetition penalty, which else knows the prompt only. Default: none. */
+  /**
+   * Per prompt: ids behind `state`, for the repetition penalty, which else knows
+   * the prompt only. Default: none.
+   */
   seenIds?: readonly (readonly number[])[];
   /** Padding in the prompts, on either side: see ForwardOptions. It is taken away before anything is read. */
   attentionMask?: AttentionMask;
@@ -37,7 +48,10 @@ export interface TokenOptions extends SamplerOptions {
   state?: State | null;
   /** Ends all sequences cleanly, between two steps or passes. */
   signal?: AbortSignal;
-  /** Prompt tokens per forward pass, over all rows. Bounds memory; does not change the result beyond rounding. Default 512. */
+  /**
+   * Prompt tokens per forward pass, over all rows. Bounds memory; does not change the
+   * result beyond rounding. Default 512.
+   */
   prefillTokens?: number;
 }
 
@@ -137,7 +151,10 @@ function resolveLogitBias(
   return bias;
 }
 
-/** The prompts without their padding. Throws ConfigError for an empty one, StateError for a state of other rows, ShapeError for a bad mask. */
+/**
+ * The prompts without their padding. Throws ConfigError for an empty one, StateError for a state of other
+ * rows, ShapeError for a bad mask.
+ */
 export function checkPrompts(
   prompts: readonly (readonly number[])[],
   { attentionMask, state }: TokenOptions,

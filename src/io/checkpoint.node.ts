@@ -1,6 +1,7 @@
 /**
- * A training checkpoint: a model folder that transformers can load (config.json, model.safetensors, tokenizer) plus what
- * it takes to go on: optimizer.safetensors and trainer.json. All files change as one (folder.node.ts). Node only.
+ * A training checkpoint: a model folder that transformers can load (config.json, model.safetensors,
+ * tokenizer) plus what it takes to go on: optimizer.safetensors and trainer.json. All files change as
+ * one (folder.node.ts). Node only.
  */
 import { ConfigError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
@@ -32,7 +33,9 @@ export interface NamedTensor {
 
 export interface CheckpointContent extends HuggingFaceOptions {
   config: ModelConfig;
-  /** Exactly the tensors of `expectedTensors(config, head)`. `weights` chooses their stored type, default F32. */
+  /**
+   * Exactly the tensors of `expectedTensors(config, head)`. `weights` chooses their stored type, default F32.
+   */
   tensors: Iterable<NamedTensor>;
   /** The tokenizer's files by name, from TOKENIZER_FILES. */
   tokenizer?: Readonly<Record<string, string>>;
@@ -42,7 +45,10 @@ export interface CheckpointContent extends HuggingFaceOptions {
   trainer?: JsonObject;
 }
 
-/** Writes or replaces the checkpoint in `folder`; other files there stay. On failure the previous one is intact. */
+/**
+ * Writes or replaces the checkpoint in `folder`; other files there stay. On
+ * failure the previous one is intact.
+ */
 export async function saveCheckpoint(folder: string, content: CheckpointContent): Promise<void> {
   const { config, head, weights = 'F32', tokenizer = {}, optimizer, trainer } = content;
   const unknown = Object.keys(tokenizer).filter(

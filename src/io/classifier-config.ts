@@ -1,7 +1,7 @@
 /**
- * What makes config.json that of a classifier: labels as Hugging Face writes them (id2label, label2id, num_labels),
- * the rest under `mamba_ts.classifier`. Whoever reads such a file as a language model would compute something else,
- * so its model_type is ours.
+ * What makes config.json that of a classifier: labels as Hugging Face writes them (id2label, label2id,
+ * num_labels), the rest under `mamba_ts.classifier`. Whoever reads such a file as a language model would
+ * compute something else, so its model_type is ours.
  */
 import {
   type ClassifierHead,

@@ -1,6 +1,7 @@
 /**
- * params.json of Mistral's Codestral Mamba, a Mamba-2 in the original names with `model.` in front. It tells the stack and n_groups;
- * the sizes of the layers are read off the tensors. Those of the published model are the defaults of the original Mamba2.
+ * params.json of Mistral's Codestral Mamba, a Mamba-2 in the original names with `model.` in front. It tells
+ * the stack and n_groups; the sizes of the layers are read off the tensors. Those of the published model are
+ * the defaults of the original Mamba2.
  */
 import { FormatError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
@@ -25,8 +26,9 @@ const KNOWN = [
 ];
 
 /**
- * `found`: shapes under our names; `isShared`: the head is the embedding's tensor under a second name; `name`: of params.json. Throws
- * ConfigError that lists what is missing, unknown or does not fit the tensors, UnsupportedError for params.json of another model.
+ * `found`: shapes under our names; `isShared`: the head is the embedding's tensor under a second name;
+ * `name`: of params.json. Throws ConfigError that lists what is missing, unknown or does not fit the tensors,
+ * UnsupportedError for params.json of another model.
  */
 export function readCodestral(
   json: JsonObject,
@@ -56,7 +58,10 @@ export function readCodestral(
   return resolveRead({ input, problems: [...fields.problems, ...shapes.problems] }, name);
 }
 
-/** params.json of a Mamba-2. FormatError for a model that is none, or has values that nothing there and no shape would tell. */
+/**
+ * params.json of a Mamba-2. FormatError for a model that is none, or has values that nothing
+ * there and no shape would tell.
+ */
 export function toCodestralParams(config: ModelConfig): JsonObject {
   const problems = config.model_type === 'mamba2' ? [...codestralProblems(config)] : [config.model_type];
   if (problems.length > 0) {

@@ -1,4 +1,7 @@
-/** config.json of Hugging Face's `mamba` and `falcon_mamba`, and of our own type for a Mamba-1 without attention. */
+/**
+ * config.json of Hugging Face's `mamba` and `falcon_mamba`, and of our own type
+ * for a Mamba-1 without attention.
+ */
 import { type Mamba1Config, paddedVocabSize } from '../models/config.ts';
 import {
   type ConfigJson,

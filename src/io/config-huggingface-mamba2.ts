@@ -1,6 +1,7 @@
 /**
- * config.json of Hugging Face's `mamba2`. Names, meanings and defaults are those of transformers' Mamba2Config; what has a default there
- * is required all the same where a wrong guess would give another model: the defaults are those of one model of 7 billion weights.
+ * config.json of Hugging Face's `mamba2`. Names, meanings and defaults are those of transformers'
+ * Mamba2Config; what has a default there is required all the same where a wrong guess would give another
+ * model: the defaults are those of one model of 7 billion weights.
  */
 import { type Mamba2Config, type ModelConfig, paddedVocabSize } from '../models/config.ts';
 import {
@@ -18,8 +19,8 @@ import { Fields } from './json-fields.ts';
 export const MAMBA2_TYPE = 'mamba2';
 
 /**
- * The gate comes before the norm whatever norm_before_gate says: transformers has never read that field, and published files
- * say true. The norm is per group, as in the original code and in transformers 5.
+ * The gate comes before the norm whatever norm_before_gate says: transformers has never read that field, and
+ * published files say true. The norm is per group, as in the original code and in transformers 5.
  */
 export function readMamba2(json: JsonObject, name: string): ReadConfig {
   checkActivation(json, name);

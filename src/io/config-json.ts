@@ -1,7 +1,8 @@
 /**
- * config.json <-> ModelConfig. Read are Hugging Face's `mamba`, `falcon_mamba` and `mamba2`, the original layout of
- * state-spaces/mamba, and our own type; each has a file of its own. Nothing is guessed: a field the layout must have is required,
- * fields that contradict each other are reported, all problems in one error. What Hugging Face has no key for stands under `mamba_ts`.
+ * config.json <-> ModelConfig. Read are Hugging Face's `mamba`, `falcon_mamba` and `mamba2`, the original
+ * layout of state-spaces/mamba, and our own type; each has a file of its own. Nothing is guessed: a field the
+ * layout must have is required, fields that contradict each other are reported, all problems in one error.
+ * What Hugging Face has no key for stands under `mamba_ts`.
  */
 import { ConfigError, UnsupportedError } from '../base/errors.ts';
 import type { ClassifierHead } from '../models/classifier-config.ts';
@@ -27,8 +28,8 @@ export function configFromJson(json: JsonObject, name = 'config.json'): ModelCon
 }
 
 /**
- * Reads a parsed config.json; `name` is the file for messages. Throws ConfigError that lists all that is missing, unknown or
- * contradictory, UnsupportedError for another kind of model.
+ * Reads a parsed config.json; `name` is the file for messages. Throws ConfigError that lists all that is
+ * missing, unknown or contradictory, UnsupportedError for another kind of model.
  */
 export function modelFromJson(json: JsonObject, name = 'config.json'): ModelDescription {
   const own = new Fields(json).object(OWN_TYPE);
@@ -57,7 +58,9 @@ function readLayout(json: JsonObject, name: string): ReadConfig {
 }
 
 export interface HuggingFaceOptions {
-  /** Id of the end-of-text token; null for none. It also fills bos and pad, as in the official checkpoints. */
+  /**
+   * Id of the end-of-text token; null for none. It also fills bos and pad, as in the official checkpoints.
+   */
   eosId?: number | null;
   /** Element type of the stored weights. */
   weights?: 'F32' | 'BF16' | 'F16';
@@ -68,9 +71,10 @@ export interface HuggingFaceOptions {
 const TORCH_DTYPES = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' } as const;
 
 /**
- * The config.json of a model folder in the Hugging Face layout: `mamba`, `falcon_mamba` (with `mixer_rms_eps`) or `mamba2`
- * where transformers computes the same. Any other model, classifiers too, gets the model_type `mamba_ts`, which transformers does
- * not know, so that it is refused rather than computed wrongly.
+ * The config.json of a model folder in the Hugging Face layout: `mamba`, `falcon_mamba` (with
+ * `mixer_rms_eps`) or `mamba2` where transformers computes the same. Any other model,
+ * classifiers too, gets the model_type `mamba_ts`, which transformers does not know, so that it
+ * is refused rather than computed wrongly.
  */
 export function toHuggingFaceConfig(config: ModelConfig, options: HuggingFaceOptions = {}): JsonObject {
   const head = options.head ? headToJson(options.head) : null;

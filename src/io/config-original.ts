@@ -1,6 +1,7 @@
 /**
- * config.json of the original layout (state-spaces/mamba, MambaConfig): all that the constructors of its layers take is either read or
- * refused by name. Its Mamba3 swallows what it does not know; here a typo is an error.
+ * config.json of the original layout (state-spaces/mamba, MambaConfig): all that the constructors
+ * of its layers take is either read or refused by name. Its Mamba3 swallows what it does not
+ * know; here a typo is an error.
  */
 import { FormatError } from '../base/errors.ts';
 import type { ModelConfig } from '../models/config.ts';

@@ -9,17 +9,20 @@ import {
 
 export interface ConfigOverrides {
   /**
-   * Of a Mamba-2: channel groups that the gated norm normalises apart. Files have none, and it is taken to be ngroups; 1 is what
-   * models need that were trained with transformers 4.
+   * Of a Mamba-2: channel groups that the gated norm normalises apart. Files have none, and it is taken to be
+   * ngroups; 1 is what models need that were trained with transformers 4.
    */
   norm_groups?: number;
-  /** Of a Mamba-3. Files have none, and it is taken to be `heavy-tail`; mamba_ssm 2.3.2 and older had `softplus`. */
+  /**
+   * Of a Mamba-3. Files have none, and it is taken to be `heavy-tail`; mamba_ssm
+   * 2.3.2 and older had `softplus`.
+   */
   A_activation?: AActivation;
 }
 
 /**
- * The configuration with what `overrides` says in its place. Throws ConfigError for other keys, for values out of range, and where
- * the model at `path` has no such thing.
+ * The configuration with what `overrides` says in its place. Throws ConfigError for other keys, for values
+ * out of range, and where the model at `path` has no such thing.
  */
 export function overrideConfig(config: ModelConfig, overrides: ConfigOverrides, path: string): ModelConfig {
   const fail = (expected: string, got: string): never => {

@@ -1,6 +1,7 @@
 /**
- * config.json of the type `mamba_ts`: models that no class of transformers computes. The whole configuration stands under
- * `mamba_ts.config` in the official names and is read strictly: nothing more, nothing less, no default.
+ * config.json of the type `mamba_ts`: models that no class of transformers computes. The whole
+ * configuration stands under `mamba_ts.config` in the official names and is read strictly: nothing
+ * more, nothing less, no default.
  */
 import type { ModelConfig } from '../models/config.ts';
 import { type ConfigJson, OWN_TYPE, type ReadConfig } from './config-reading.ts';

@@ -8,7 +8,10 @@ import { listProblems } from './problems.ts';
 /** Our block in a config.json, and the model_type of models that other programs would compute wrongly. */
 export const OWN_TYPE = 'mamba_ts';
 
-/** What a reader found: the input of resolveConfig, and what is wrong with it. Fields that are not there may be undefined. */
+/**
+ * What a reader found: the input of resolveConfig, and what is wrong with it. Fields that
+ * are not there may be undefined.
+ */
 export interface ReadConfig {
   input: object;
   problems: string[];
@@ -21,8 +24,8 @@ export interface ConfigJson {
 }
 
 /**
- * False, although our initial weights are scaled: it is for new models there, but transformers 5.23.0 divides out_proj of models that it
- * loads by sqrt(n_layer) where it is true.
+ * False, although our initial weights are scaled: it is for new models there, but transformers 5.23.0 divides
+ * out_proj of models that it loads by sqrt(n_layer) where it is true.
  */
 export const RESCALE_PRENORM_RESIDUAL = false;
 
@@ -55,8 +58,8 @@ export function readVocabulary(
 }
 
 /**
- * Hands over to resolveConfig; absent fields take its defaults, which are the official ones. Throws one ConfigError that
- * lists `problems`, or those that resolveConfig finds.
+ * Hands over to resolveConfig; absent fields take its defaults, which are the official ones. Throws one
+ * ConfigError that lists `problems`, or those that resolveConfig finds.
  */
 export function resolveRead({ input, problems }: ReadConfig, name: string): ModelConfig {
   if (problems.length > 0) {

@@ -1,4 +1,7 @@
-/** Downloads a file over HTTP: resumes after a drop or a restart, retries with growing pauses, renames when complete. */
+/**
+ * Downloads a file over HTTP: resumes after a drop or a restart, retries with growing
+ * pauses, renames when complete.
+ */
 import { closeSync, fsyncSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -19,8 +22,9 @@ export interface DownloadOptions extends RequestOptions {
   /** Where the part that has arrived is kept. Default: the path with `.part` behind it. */
   part?: string;
   /**
-   * The exact size, for an address that stands for one content forever. Whatever is there of it is taken up without asking
-   * whether the file has changed, and a server that speaks of another size is refused. Default: unknown.
+   * The exact size, for an address that stands for one content forever. Whatever is there of it
+   * is taken up without asking whether the file has changed, and a server that speaks of another
+   * size is refused. Default: unknown.
    */
   exactBytes?: number;
   /** Sees the complete file before it gets its name. When it throws, the file is deleted. */
@@ -31,9 +35,9 @@ export interface DownloadOptions extends RequestOptions {
 
 /**
  * Fetches `url` into `path`. What has arrived stays in the part when an attempt or the process ends, with the
- * server's ETag or date in `part.json`; the next attempt asks for the rest (Range, If-Range) and starts over if
- * the file has changed. Throws DownloadError for an unreachable server, a status such as 404, a wrong size, or too many
- * drops; FileError when the disk refuses.
+ * server's ETag or date in `part.json`; the next attempt asks for the rest (Range, If-Range) and starts over
+ * if the file has changed. Throws DownloadError for an unreachable server, a status such as 404, a wrong
+ * size, or too many drops; FileError when the disk refuses.
  */
 export async function downloadFile(url: string, path: string, options: DownloadOptions = {}): Promise<void> {
   const { part = `${path}.part`, exactBytes } = options;
@@ -60,8 +64,8 @@ export async function downloadFile(url: string, path: string, options: DownloadO
 }
 
 /**
- * Writes synchronously: when a connection breaks, the stream forgets what nobody has read yet, so nothing may make the
- * reader wait.
+ * Writes synchronously: when a connection breaks, the stream forgets what nobody has read yet, so
+ * nothing may make the reader wait.
  */
 async function attempt(url: string, part: string, options: DownloadOptions): Promise<void> {
   const { exactBytes } = options;

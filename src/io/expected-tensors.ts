@@ -1,4 +1,7 @@
-/** The tensors a model of a configuration has, under our names (the Hugging Face ones), in the order of the forward pass. */
+/**
+ * The tensors a model of a configuration has, under our names (the Hugging Face ones), in
+ * the order of the forward pass.
+ */
 import type { Shape } from '../base/shape.ts';
 import { type ClassifierHead, featureWidth } from '../models/classifier-config.ts';
 import {

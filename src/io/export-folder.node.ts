@@ -1,4 +1,7 @@
-/** Language models as folders in the layouts of other programs, each folder one atomic change; one tensor at a time in memory. */
+/**
+ * Language models as folders in the layouts of other programs, each folder one atomic change;
+ * one tensor at a time in memory.
+ */
 import { join } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
 import { toCodestralParams } from './config-codestral.ts';
@@ -23,7 +26,10 @@ import { type TorchDType, torchChunks } from './torch-write.ts';
 /** What is written of a model; a Pretrained is one. */
 export type FolderSource = Pick<Pretrained, 'config' | 'tensors' | 'tensor' | 'weight' | 'tokenizer'>;
 
-/** The original layout of state-spaces/mamba: config.json, pytorch_model.bin. Throws what toOriginalConfig throws. */
+/**
+ * The original layout of state-spaces/mamba: config.json, pytorch_model.bin.
+ * Throws what toOriginalConfig throws.
+ */
 export async function writeOriginalFolder(
   folder: string,
   source: FolderSource,
@@ -36,7 +42,9 @@ export async function writeOriginalFolder(
   await writeFolder(folder, files, source, [PARAMS_FILE]);
 }
 
-/** The layout of Codestral Mamba: params.json, consolidated.safetensors. Throws what toCodestralParams throws. */
+/**
+ * The layout of Codestral Mamba: params.json, consolidated.safetensors. Throws what toCodestralParams throws.
+ */
 export async function writeCodestralFolder(
   folder: string,
   source: FolderSource,

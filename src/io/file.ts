@@ -1,6 +1,7 @@
 /**
- * Files in Node: ranged reads, texts, and writes that leave either the old or the new file, never a half. A file is
- * written under a temporary name in the same folder, flushed to the disk, and renamed over the old one.
+ * Files in Node: ranged reads, texts, and writes that leave either the old or the new file,
+ * never a half. A file is written under a temporary name in the same folder, flushed to the
+ * disk, and renamed over the old one.
  */
 import { constants, mkdirSync, type Stats, statSync } from 'node:fs';
 import { type FileHandle, open, readdir, readFile, realpath, rename, rm, stat } from 'node:fs/promises';
@@ -171,8 +172,8 @@ let counter = 0;
 const active = new Set<string>();
 
 /**
- * A temporary name in `folder` that tells whose it is: `.name.tmp-PID-N`. Before that, names whose process is gone are
- * removed with what they hold. Call `release` when the name is renamed or deleted.
+ * A temporary name in `folder` that tells whose it is: `.name.tmp-PID-N`. Before that, names whose process is
+ * gone are removed with what they hold. Call `release` when the name is renamed or deleted.
  */
 export async function claimTemporary(
   folder: string,
@@ -203,8 +204,8 @@ export function isOtherLiveProcess(pid: number): boolean {
 }
 
 /**
- * Makes a folder and those above it, unless they are there. Node's own recursive mkdir never returns where a parent exists and yet
- * nothing can be made in it, as in /proc.
+ * Makes a folder and those above it, unless they are there. Node's own recursive mkdir never returns where a
+ * parent exists and yet nothing can be made in it, as in /proc.
  */
 export function makeFolder(path: string): void {
   const isThere = () => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
@@ -224,8 +225,9 @@ export async function resolveLinks(path: string): Promise<string> {
 }
 
 /**
- * Replaces or creates the file `path`, and its folder if needed. On any failure (disk full, kill, an error thrown by
- * `content`) the previous file is intact; the temporary file is removed at once or, after a kill, by the next write.
+ * Replaces or creates the file `path`, and its folder if needed. On any failure (disk full, kill, an
+ * error thrown by `content`) the previous file is intact; the temporary file is removed at once or,
+ * after a kill, by the next write.
  */
 export async function writeFileAtomic(path: string, content: FileContent): Promise<void> {
   const expected = `to write ${path}`;

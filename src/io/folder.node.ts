@@ -1,11 +1,13 @@
 /**
  * Several files that belong together, replaced as one. The protocol, inside the folder itself:
- *   1. all new files are written and flushed in `.save.tmp-PID-N/`, with `.remove`, the list of files to drop;
+ *   1. all new files are written and flushed in `.save.tmp-PID-N/`, with
+ *   `.remove`, the list of files to drop;
  *   2. that folder is renamed to `.commit/`: this one rename is the moment of the change;
  *   3. roll forward: drop the listed files, move every file of `.commit/` to its place, delete `.commit/`.
- * A crash before 2 leaves the old set and a dead temporary; after 2, everything that is left of 3 can be done by anyone,
- * any number of times, and every reader does it first. Other files in the folder, the folder itself (which may be
- * a mount point or the working directory) and links to it are never touched. One writer at a time, any readers.
+ * A crash before 2 leaves the old set and a dead temporary; after 2, everything that is left of 3 can be
+ * done by anyone, any number of times, and every reader does it first. Other files in the folder, the
+ * folder itself (which may be a mount point or the working directory) and links to it are never touched.
+ * One writer at a time, any readers.
  */
 import { lstat, mkdir, readdir, rename, rm, rmdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -34,8 +36,8 @@ export interface FolderFile {
 }
 
 /**
- * Writes `files` into `folder` (created if needed) as one change. `replaces` names files of an earlier set: those that
- * are not written again are dropped with the change. On any failure the previous set is intact.
+ * Writes `files` into `folder` (created if needed) as one change. `replaces` names files of an earlier set:
+ * those that are not written again are dropped with the change. On any failure the previous set is intact.
  */
 export async function writeFolderAtomic(
   folder: string,
@@ -107,7 +109,8 @@ export async function healFolder(folder: string): Promise<void> {
 
 async function rollForward(folder: string): Promise<void> {
   const commit = join(folder, COMMIT);
-  // A downloaded folder must not be able to reach outside itself: no link in the place of .commit, plain names only.
+  // A downloaded folder must not be able to reach outside itself: no link in the
+  // place of .commit, plain names only.
   const found = await lstat(commit).catch(() => null);
   if (!found?.isDirectory()) return;
   const staged = await readdir(commit).catch((error) => ignore(error, []));
@@ -134,8 +137,8 @@ function ignore<T>(error: unknown, value: T): T {
 const ignoreMissing = (error: unknown): void => ignore(error, undefined);
 
 /**
- * Opens several files of a folder as one set while others may be saving: heals first, opens, and opens again if any of
- * `names` changed meanwhile. `close` undoes an `open` that came too late.
+ * Opens several files of a folder as one set while others may be saving: heals first, opens, and opens again
+ * if any of `names` changed meanwhile. `close` undoes an `open` that came too late.
  */
 export async function openFolderSet<T>(
   folder: string,

@@ -1,4 +1,7 @@
-/** Reads the fields of a GGUF header one after another through a window, and refuses what cannot be in the file. */
+/**
+ * Reads the fields of a GGUF header one after another through a window, and
+ * refuses what cannot be in the file.
+ */
 import { FormatError } from '../base/errors.ts';
 import type { ByteSource } from '../base/source.ts';
 

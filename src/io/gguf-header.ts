@@ -1,9 +1,10 @@
 /**
- * The header of a GGUF file, versions 2 and 3: metadata and the list of tensors. All counts, lengths and offsets are
- * checked against the size of the file before anything is reserved for them, so a lying file costs no memory and ends
- * in a FormatError with file and byte. Layout (little-endian):
+ * The header of a GGUF file, versions 2 and 3: metadata and the list of tensors. All counts, lengths and
+ * offsets are checked against the size of the file before anything is reserved for them, so a lying file
+ * costs no memory and ends in a FormatError with file and byte. Layout (little-endian):
  *   "GGUF" | u32 version | u64 tensors | u64 keys | keys x (string name, u32 type, value)
- *   | tensors x (string name, u32 rank, rank x u64 extent (fastest first), u32 type, u64 offset) | padding | data
+ *   | tensors x (string name, u32 rank, rank x u64 extent (fastest first), u32 type,
+ *   u64 offset) | padding | data
  * A string is u64 length and UTF-8; an array is u32 type, u64 count, values. Source: ggml, docs/gguf.md.
  */
 import type { FormatError } from '../base/errors.ts';

@@ -1,6 +1,6 @@
 /**
- * Vocabularies of GGUF files that are not byte-level BPE, as a tokenizer.json: pieces with scores (tokenizer.ggml.model
- * llama: Llama, Mistral, Zephyr) and words with their pieces (bert).
+ * Vocabularies of GGUF files that are not byte-level BPE, as a tokenizer.json: pieces with scores
+ * (tokenizer.ggml.model llama: Llama, Mistral, Zephyr) and words with their pieces (bert).
  */
 import { FormatError } from '../base/errors.ts';
 import { isObject, type Json, type JsonObject } from './json.ts';
@@ -18,8 +18,8 @@ export interface TokenList {
 }
 
 /**
- * BPE from scores, as transformers' converter does it: a piece is the merge of every two pieces that give it, pieces of
- * higher score first.
+ * BPE from scores, as transformers' converter does it: a piece is the merge of every two pieces that give
+ * it, pieces of higher score first.
  */
 export function llamaModel(list: TokenList, scores: Float32Array, unkToken: string | null): JsonObject {
   const { tokens, name } = list;
@@ -64,7 +64,9 @@ export function llamaModel(list: TokenList, scores: Float32Array, unkToken: stri
   };
 }
 
-/** What surrounds the model in a tokenizer.json of Llama; `addsSpace`: a space goes in front of every text. */
+/**
+ * What surrounds the model in a tokenizer.json of Llama; `addsSpace`: a space goes in front of every text.
+ */
 export function llamaParts(addsSpace: boolean): JsonObject {
   const toPieces: Json = { type: 'Replace', pattern: { String: ' ' }, content: '▁' };
   const prepend: Json[] = addsSpace ? [{ type: 'Prepend', prepend: '▁' }] : [];
@@ -80,7 +82,10 @@ export function llamaParts(addsSpace: boolean): JsonObject {
   };
 }
 
-/** Whether a tokenizer.json is one of Llama, and if so, whether it puts a space in front; null if it is another. */
+/**
+ * Whether a tokenizer.json is one of Llama, and if so, whether it puts a space
+ * in front; null if it is another.
+ */
 export function llamaSpace({ model, normalizer, pre_tokenizer: words }: JsonObject): boolean | null {
   if (!isObject(model) || model.type !== 'BPE' || model.byte_fallback !== true || (words ?? null) !== null) {
     return null;

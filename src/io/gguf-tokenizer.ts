@@ -1,8 +1,9 @@
 /**
- * The vocabulary inside a GGUF file as the tokenizer files that stand beside a checkpoint (writer: gguf-vocabulary.ts).
- * A whole tokenizer.json in the file (the standard key tokenizer.huggingface.json) comes first; else one is put together
- * from the tokens: byte-level BPE (tokenizer.ggml.model gpt2), pieces with scores (llama), words (bert). Our byte
- * tokenizer is a BPE of 256 bytes without merges, which llama.cpp runs, marked by mamba_ts.tokenizer.
+ * The vocabulary inside a GGUF file as the tokenizer files that stand beside a checkpoint (writer:
+ * gguf-vocabulary.ts). A whole tokenizer.json in the file (the standard key tokenizer.huggingface.json) comes
+ * first; else one is put together from the tokens: byte-level BPE (tokenizer.ggml.model gpt2), pieces with
+ * scores (llama), words (bert). Our byte tokenizer is a BPE of 256 bytes without merges, which llama.cpp
+ * runs, marked by mamba_ts.tokenizer.
  */
 import { FormatError } from '../base/errors.ts';
 import type { GgufValue } from './gguf-cursor.ts';
@@ -11,7 +12,9 @@ import { BYTE_LEVEL, FAMILIES } from './gguf-words.ts';
 import { type Json, type JsonObject, parseJsonObject } from './json.ts';
 
 export interface GgufTokenizer {
-  /** By file name; without tokenizer.json and mamba_tokenizer.json if this library cannot use the vocabulary. */
+  /**
+   * By file name; without tokenizer.json and mamba_tokenizer.json if this library cannot use the vocabulary.
+   */
   readonly files: Readonly<Record<string, string>>;
   readonly eosId: number | null;
   /** Ids in use: the vocabulary without the tokens that only pad it. Null if the file does not tell. */

@@ -1,4 +1,7 @@
-/** The metadata of a tokenizer for a GGUF file, from the files that stand beside a checkpoint (reader: gguf-tokenizer.ts). */
+/**
+ * The metadata of a tokenizer for a GGUF file, from the files that stand beside a
+ * checkpoint (reader: gguf-tokenizer.ts).
+ */
 import { CHAR_OF_BYTE } from '../base/byte-alphabet.ts';
 import { type ModelConfig, paddedVocabSize } from '../models/config.ts';
 import { llamaScores, llamaSpace } from './gguf-pieces.ts';
@@ -72,8 +75,8 @@ function tokenFields(
 }
 
 /**
- * The 256 bytes as tokens without merges. llama.cpp takes token 11 for the end of the text if none is named; byte 0,
- * which no text holds, is named instead. Readers that know our mark see no end-of-text token.
+ * The 256 bytes as tokens without merges. llama.cpp takes token 11 for the end of the text if none is named;
+ * byte 0, which no text holds, is named instead. Readers that know our mark see no end-of-text token.
  */
 function bytes(rows: number): Vocabulary {
   const tokens = padded(new Map(CHAR_OF_BYTE.map((char, byte) => [byte, char])), new Map(), rows);

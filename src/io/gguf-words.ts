@@ -1,6 +1,6 @@
 /**
- * Splitting of text into words as each family's own tokenizer.json has it, by the name that tokenizer.ggml.pre gives the
- * family. The families of published Mamba models and hybrids.
+ * Splitting of text into words as each family's own tokenizer.json has it, by the name that
+ * tokenizer.ggml.pre gives the family. The families of published Mamba models and hybrids.
  */
 import { isObject, type JsonObject } from './json.ts';
 
@@ -52,7 +52,10 @@ export const FAMILIES: ReadonlyMap<string, Family> = new Map([
   ['dbrx', { words: LLAMA3 }], // Granite 4
 ]);
 
-/** The value of tokenizer.ggml.pre for a tokenizer.json; null where llama.cpp has no such tokenizer under these names. */
+/**
+ * The value of tokenizer.ggml.pre for a tokenizer.json; null where llama.cpp has no
+ * such tokenizer under these names.
+ */
 export function familyName(json: JsonObject): string | null {
   const { model, pre_tokenizer: words } = json;
   if (!isObject(model) || model.type !== 'BPE' || !isObject(words)) return null;

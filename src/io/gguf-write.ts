@@ -1,6 +1,6 @@
 /**
- * Writing GGUF version 3 in pieces: the header is computed from shapes alone, then each tensor is asked for piece by piece,
- * so a file much larger than memory can be written. Layout: gguf-header.ts.
+ * Writing GGUF version 3 in pieces: the header is computed from shapes alone, then each tensor is asked for
+ * piece by piece, so a file much larger than memory can be written. Layout: gguf-header.ts.
  */
 import { LAYOUTS, storageBytes } from '../base/dtype.ts';
 import { ConfigError, ShapeError } from '../base/errors.ts';

@@ -1,6 +1,6 @@
 /**
- * GGUF files, read lazily: opening proves the header, a tensor is read when it is asked for, in pieces, as it is stored or
- * widened to float32.
+ * GGUF files, read lazily: opening proves the header, a tensor is read when it is asked for, in pieces, as it
+ * is stored or widened to float32.
  */
 import { FormatError, UnsupportedError } from '../base/errors.ts';
 import { sizeOf } from '../base/shape.ts';
@@ -22,7 +22,10 @@ export interface GgufFile extends GgufHeader {
 /** Types whose blocks are ours, too. */
 const OWN_TYPES: Readonly<Record<string, WeightDType>> = { F16: 'f16', BF16: 'bf16', Q8_0: 'q8', Q4_0: 'q4' };
 
-/** Opens a GGUF file of version 2 or 3. Throws FormatError, with file and byte, for anything the format does not allow. */
+/**
+ * Opens a GGUF file of version 2 or 3. Throws FormatError, with file and byte, for
+ * anything the format does not allow.
+ */
 export async function openGguf(source: ByteSource): Promise<GgufFile> {
   const header = await readGgufHeader(source);
   const weight = (name: string): StoredWeight => {

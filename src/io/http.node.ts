@@ -1,4 +1,7 @@
-/** HTTP requests that outlive a bad network: deadlines, pauses, repetition. Used for files and for answers of a hub. */
+/**
+ * HTTP requests that outlive a bad network: deadlines, pauses, repetition. Used for
+ * files and for answers of a hub.
+ */
 import { setTimeout as pause } from 'node:timers/promises';
 import { MambaError } from '../base/errors.ts';
 
@@ -32,8 +35,9 @@ export class Dropped extends Error {
 }
 
 /**
- * Runs `attempt` again while it throws Dropped, with growing pauses that are at least as long as the server asks for.
- * `what` completes "download: expected …"; `measure` gives the bytes that have arrived so far: progress starts the count anew.
+ * Runs `attempt` again while it throws Dropped, with growing pauses that are at least as long as the server
+ * asks for. `what` completes "download: expected …"; `measure` gives the bytes that have arrived so far:
+ * progress starts the count anew.
  */
 export async function repeat<T>(
   what: string,

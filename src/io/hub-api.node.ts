@@ -1,6 +1,6 @@
 /**
- * What we ask of a hub: the commit behind a revision, and its files. `@huggingface/hub` knows the addresses and pages; repetition, token
- * and errors are ours. The token goes to the endpoint only.
+ * What we ask of a hub: the commit behind a revision, and its files. `@huggingface/hub` knows the addresses
+ * and pages; repetition, token and errors are ours. The token goes to the endpoint only.
  */
 import { FormatError, MambaError } from '../base/errors.ts';
 import { bodyOf, DownloadError, dropIfPassing, type RequestOptions, repeat, request } from './http.node.ts';
@@ -23,8 +23,8 @@ const MAX_REQUESTS = 200;
 const MAX_ANSWER_BYTES = 64_000_000;
 
 /**
- * The files of a repository at a branch, tag or commit. Throws DownloadError when the hub cannot be reached or refuses, FormatError
- * for names that would lead out of the cache.
+ * The files of a repository at a branch, tag or commit. Throws DownloadError when the hub cannot be reached
+ * or refuses, FormatError for names that would lead out of the cache.
  */
 export async function listRevision(
   repo: string,

@@ -1,4 +1,7 @@
-/** One file of a hub into the cache: locked, resumed, checked against its name, and only then visible to anybody. */
+/**
+ * One file of a hub into the cache: locked, resumed, checked against its name,
+ * and only then visible to anybody.
+ */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { rm } from 'node:fs/promises';

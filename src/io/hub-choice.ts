@@ -1,6 +1,6 @@
 /**
- * Which files of a repository make a model. The same choice over the files of a hub and over those in the cache: safetensors before
- * torch weights before GGUF, with configuration and tokenizer, and nothing else.
+ * Which files of a repository make a model. The same choice over the files of a hub and over those in the
+ * cache: safetensors before torch weights before GGUF, with configuration and tokenizer, and nothing else.
  */
 import { ConfigError, UnsupportedError } from '../base/errors.ts';
 import {
@@ -31,8 +31,8 @@ const OLD_TOKENIZER: ReadonlySet<string> = new Set(['vocab.json', 'merges.txt'])
 export const isIndex = (name: string): boolean => INDEX.test(name);
 
 /**
- * The model in `files`, at `path` (a file or a folder) if that is given. Throws UnsupportedError where there is none, or where one of
- * several GGUF files must be named: `repo` is for the message.
+ * The model in `files`, at `path` (a file or a folder) if that is given. Throws UnsupportedError where there
+ * is none, or where one of several GGUF files must be named: `repo` is for the message.
  */
 export function chooseModel(files: readonly Listed[], repo: string, path: string | null): Choice {
   const names = new Set(files.map(({ name }) => name));

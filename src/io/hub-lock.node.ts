@@ -1,7 +1,8 @@
 /**
- * One process at a time does a piece of work; the others wait and then find it done. A lock is a file that tells its owner and is touched
- * while the work goes on. It is taken over from an owner that has died on this machine, or that has been silent for long. Should a
- * takeover be wrong, only time is lost: blobs are checked and renamed as a whole.
+ * One process at a time does a piece of work; the others wait and then find it done. A lock is a file that
+ * tells its owner and is touched while the work goes on. It is taken over from an owner that has died on
+ * this machine, or that has been silent for long. Should a takeover be wrong, only time is lost: blobs are
+ * checked and renamed as a whole.
  */
 import { open, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
@@ -91,7 +92,10 @@ function hasDied(owner: string): boolean {
   return host === hostname() && !isOtherLiveProcess(Number(pid));
 }
 
-/** Of several that find the same dead lock, one removes it: renaming succeeds once. A fresh lock that came between is put back. */
+/**
+ * Of several that find the same dead lock, one removes it: renaming succeeds once. A fresh lock
+ * that came between is put back.
+ */
 async function takeAway(path: string, owner: string): Promise<void> {
   const aside = `${path}.${process.pid}-${counter++}`;
   try {

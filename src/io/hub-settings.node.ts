@@ -1,4 +1,7 @@
-/** What the environment says about the hub, under the names that Hugging Face's own programs use; and what is a hub id. */
+/**
+ * What the environment says about the hub, under the names that Hugging Face's own
+ * programs use; and what is a hub id.
+ */
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
@@ -23,9 +26,10 @@ export interface HubSettings {
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * HF_ENDPOINT; HF_HUB_CACHE (or HUGGINGFACE_HUB_CACHE), else HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else
- * ~/.cache/huggingface/hub; HF_TOKEN (or HUGGING_FACE_HUB_TOKEN), else the file HF_TOKEN_PATH, else HF_HOME/token;
- * HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE; HF_HUB_DISABLE_SYMLINKS. An empty variable counts as unset.
+ * HF_ENDPOINT; HF_HUB_CACHE (or HUGGINGFACE_HUB_CACHE), else HF_HOME/hub, else
+ * XDG_CACHE_HOME/huggingface/hub, else ~/.cache/huggingface/hub; HF_TOKEN (or HUGGING_FACE_HUB_TOKEN), else
+ * the file HF_TOKEN_PATH, else HF_HOME/token; HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE;
+ * HF_HUB_DISABLE_SYMLINKS. An empty variable counts as unset.
  */
 export async function hubSettings(env: Environment = process.env): Promise<HubSettings> {
   const caches = folder(env.XDG_CACHE_HOME) ?? join(homedir(), '.cache');

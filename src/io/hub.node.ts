@@ -1,6 +1,7 @@
 /**
- * Models of a hub as files in the cache. With network: the revision's commit and listing, then what is missing of the files that make
- * the model. Without: what the cache has. A revision is noted in refs/ when its files are complete, or at once if it is the first.
+ * Models of a hub as files in the cache. With network: the revision's commit and listing, then what is
+ * missing of the files that make the model. Without: what the cache has. A revision is noted in refs/ when
+ * its files are complete, or at once if it is the first.
  */
 import { join } from 'node:path';
 import { MambaError } from '../base/errors.ts';
@@ -25,7 +26,10 @@ export type LoadEvent =
       /** `checking`: complete, its checksum is computed. */
       stage: 'downloading' | 'checking' | 'done';
     }
-  /** Something the user should know: the hub is unreachable and the cache is used, a tokenizer comes from elsewhere. */
+  /**
+   * Something the user should know: the hub is unreachable and the cache is used, a
+   * tokenizer comes from elsewhere.
+   */
   | { kind: 'notice'; message: string }
   /** Nothing more will be downloaded: all is there, or it failed. */
   | { kind: 'end' };
@@ -66,7 +70,10 @@ export async function fetchTokenizer(
   return (await fetchSet(repo, choose, true, options, settings)).folder;
 }
 
-/** `isNamed`: the same choice whatever the cache has; else weights that are there win over better ones that are not. */
+/**
+ * `isNamed`: the same choice whatever the cache has; else weights that are there win
+ * over better ones that are not.
+ */
 async function fetchSet(
   repo: string,
   choose: (files: readonly HubFile[]) => Choice,

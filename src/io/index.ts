@@ -1,4 +1,7 @@
-/** Public surface of `mamba-ts/io`: formats over byte sources, importable in a browser. Files are in the Node entry. */
+/**
+ * Public surface of `mamba-ts/io`: formats over byte sources, importable in a
+ * browser. Files are in the Node entry.
+ */
 export { type ByteSource, memorySource } from '../base/source.ts';
 export {
   type Adapter,

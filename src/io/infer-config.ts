@@ -1,6 +1,7 @@
 /**
- * The configuration of a model whose config.json is missing, from the shapes of its tensors. What shapes cannot tell takes the value
- * that all published models of the architecture have, and is said in `note`; what differs among these is asked for.
+ * The configuration of a model whose config.json is missing, from the shapes of its tensors. What shapes
+ * cannot tell takes the value that all published models of the architecture have, and is said in `note`; what
+ * differs among these is asked for.
  */
 import { ConfigError, FormatError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
@@ -23,8 +24,8 @@ const OPEN = {
 } as const;
 
 /**
- * `found`: shapes under our names; `isShared`: the head is the embedding's tensor under a second name. Throws FormatError naming what a
- * configuration needs and shapes do not tell.
+ * `found`: shapes under our names; `isShared`: the head is the embedding's tensor under a second name. Throws
+ * FormatError naming what a configuration needs and shapes do not tell.
  */
 export function inferConfig(
   found: ReadonlyMap<string, Shape>,

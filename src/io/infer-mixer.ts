@@ -1,4 +1,7 @@
-/** The sizes of a mixer from the shapes of its tensors: of each architecture what shapes can tell, in the official names. */
+/**
+ * The sizes of a mixer from the shapes of its tensors: of each architecture what shapes
+ * can tell, in the official names.
+ */
 import type { Shape } from '../base/shape.ts';
 
 /** Shapes under our names; what is missing or cannot be is gathered. */
@@ -49,7 +52,10 @@ export function inferMamba1(shapes: Shapes, mixer: string) {
 /** Of the Mamba-2 models of the paper, which have one group. */
 export const PUBLISHED_STATE = 128;
 
-/** Of ngroups and d_state shapes tell the product alone: `ngroups` null is taken to be 1 where the other is PUBLISHED_STATE then. */
+/**
+ * Of ngroups and d_state shapes tell the product alone: `ngroups` null is taken to be 1 where the
+ * other is PUBLISHED_STATE then.
+ */
 export function inferMamba2(shapes: Shapes, mixer: string, ngroups: number | null) {
   const [rows] = shapes.need(`${mixer}.in_proj.weight`, 2) as [number, number];
   const [, d_inner] = shapes.need(`${mixer}.out_proj.weight`, 2) as [number, number];

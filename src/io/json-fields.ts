@@ -1,4 +1,6 @@
-/** Fields out of a JSON object, checked for their kind. What is wrong is collected: one error can list it all. */
+/**
+ * Fields out of a JSON object, checked for their kind. What is wrong is collected: one error can list it all.
+ */
 import { isObject, type JsonObject, kindOf, untagFloats } from './json.ts';
 
 type Kind = 'number' | 'boolean' | 'string';

@@ -1,7 +1,7 @@
 /**
- * JSON as model folders really contain it: the literals NaN, Infinity and -Infinity (Python's json module writes
- * them) are read and written, a key that appears twice is an error instead of a silent choice, and errors name
- * the place.
+ * JSON as model folders really contain it: the literals NaN, Infinity and -Infinity (Python's json
+ * module writes them) are read and written, a key that appears twice is an error instead of a silent
+ * choice, and errors name the place.
  */
 import { ConfigError, FormatError } from '../base/errors.ts';
 

@@ -1,4 +1,7 @@
-/** Weights of a file into the parameters of a model, one piece at a time: no second copy, not even of one tensor. */
+/**
+ * Weights of a file into the parameters of a model, one piece at a time: no
+ * second copy, not even of one tensor.
+ */
 import { FormatError } from '../base/errors.ts';
 import type { Shape } from '../base/shape.ts';
 import type { WeightDType } from '../base/weight-types.ts';
@@ -23,8 +26,9 @@ export interface WeightFiles {
 }
 
 /**
- * Fills every parameter. Matrices are kept as `weights` says, by default as the file has them (keptType), and take the place of
- * parameters of another type. Throws one FormatError that lists the weights that are not finite.
+ * Fills every parameter. Matrices are kept as `weights` says, by default as the file has them
+ * (keptType), and take the place of parameters of another type. Throws one FormatError that lists
+ * the weights that are not finite.
  */
 export async function loadWeights(model: Module, files: WeightFiles, weights?: WeightDType): Promise<void> {
   const reports: NonFinite[] = [];
@@ -48,7 +52,9 @@ export async function loadWeights(model: Module, files: WeightFiles, weights?: W
   );
 }
 
-/** Fills a part of a model from the tensors below `path`, such as `backbone`: also of another kind of model. */
+/**
+ * Fills a part of a model from the tensors below `path`, such as `backbone`: also of another kind of model.
+ */
 export async function loadPart(
   part: Module,
   path: string,
@@ -58,7 +64,9 @@ export async function loadPart(
   await loadWeights(part, { ...files, weight: (name) => files.weight(`${path}.${name}`) }, weights);
 }
 
-/** Where a base has the weights for the stacks of a classifier, forward and reverse; a single one serves both. */
+/**
+ * Where a base has the weights for the stacks of a classifier, forward and reverse; a single one serves both.
+ */
 export function basePaths({
   head,
 }: Pick<WeightFiles, 'head'>): ['backbone', 'backbone' | 'backbone_reverse'] {

@@ -1,6 +1,6 @@
 /**
- * From what a user names to files on disk: a path, or the id of a model on a hub, and the tokenizer that goes with it. A path that exists
- * always wins; `./x/y` and absolute paths are never ids.
+ * From what a user names to files on disk: a path, or the id of a model on a hub, and the tokenizer that goes
+ * with it. A path that exists always wins; `./x/y` and absolute paths are never ids.
  */
 import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -65,7 +65,10 @@ const KNOWN_TOKENIZERS = [
   { repo: 'EleutherAI/gpt-neox-20b', vocabularies: [50277, 50280, 50288] },
 ] as const;
 
-/** The folder of the tokenizer that a model from a hub was trained with; null, with a notice, where it is not known or not to be had. */
+/**
+ * The folder of the tokenizer that a model from a hub was trained with; null, with a notice, where it
+ * is not known or not to be had.
+ */
 export async function knownTokenizer(
   { vocab_size }: ModelConfig,
   name: string,

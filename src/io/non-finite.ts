@@ -1,4 +1,6 @@
-/** Counting the weights that are NaN or infinite, in any type: one of them makes every answer of a model NaN. */
+/**
+ * Counting the weights that are NaN or infinite, in any type: one of them makes every answer of a model NaN.
+ */
 import { half } from '../base/blocks.ts';
 import { bf16ToF32, f16ToF32, type HostArray, LAYOUTS } from '../base/dtype.ts';
 import type { WeightDType } from '../base/weight-types.ts';
@@ -23,7 +25,8 @@ export function countNonFinite(data: HostArray, dtype: WeightDType): Count {
   return countScales(data as Uint8Array, LAYOUTS[dtype]);
 }
 
-// One loop per array type: a loop that sees several is less than half as fast, and a model has billions of weights.
+// One loop per array type: a loop that sees several is less than half as fast, and a
+// model has billions of weights.
 
 function countFloats(values: Float32Array): Count {
   const count = { nan: 0, infinite: 0, first: -1 };
@@ -42,8 +45,8 @@ function countBits(bits: Uint16Array, exponent: number, widen: (bits: number) =>
 }
 
 /**
- * Two values at a time: adding the lowest bit of the exponent carries into the sign, which was masked out, only where all its bits
- * are set. False when unsure: for an odd address or number of values.
+ * Two values at a time: adding the lowest bit of the exponent carries into the sign, which was masked out,
+ * only where all its bits are set. False when unsure: for an odd address or number of values.
  */
 function areFinite({ buffer, byteOffset, length }: Uint16Array, exponent: number): boolean {
   if (byteOffset % 4 !== 0 || length % 2 !== 0) return false;

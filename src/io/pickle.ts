@@ -1,8 +1,9 @@
 /**
- * A subset of Python's pickle that executes nothing: protocols 2 to 5 as `torch.save` writes them. Values become plain data: numbers,
- * strings, arrays (lists; frozen ones are tuples) and Maps (dicts). Every name a pickle wants to import must be in a list the caller gives;
- * the functions there are ours. Anything else is refused with its name and place. No recursion, so no nesting is too deep, and at
- * most MAX_OBJECTS objects are built, whatever the bytes say.
+ * A subset of Python's pickle that executes nothing: protocols 2 to 5 as `torch.save` writes them. Values
+ * become plain data: numbers, strings, arrays (lists; frozen ones are tuples) and Maps (dicts). Every name a
+ * pickle wants to import must be in a list the caller gives; the functions there are ours. Anything else is
+ * refused with its name and place. No recursion, so no nesting is too deep, and at most MAX_OBJECTS objects
+ * are built, whatever the bytes say.
  * Source: CPython, Lib/pickletools.py.
  */
 import { FormatError, type MambaError, UnsupportedError } from '../base/errors.ts';

@@ -1,6 +1,7 @@
 /**
- * Opens a model on disk: a folder in the Hugging Face or original layout with safetensors or torch weights, or in that of Codestral
- * Mamba, a weights file beside its config.json, or a GGUF file. Opening reads headers and texts only; weights are read one tensor at a time.
+ * Opens a model on disk: a folder in the Hugging Face or original layout with safetensors or torch weights,
+ * or in that of Codestral Mamba, a weights file beside its config.json, or a GGUF file. Opening reads headers
+ * and texts only; weights are read one tensor at a time.
  */
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -66,8 +67,8 @@ export interface OpenOptions extends LocateOptions {
 }
 
 /**
- * Opens a model folder, a weights file (safetensors or torch.save's), the index of a sharded set, a .gguf file, or a model of a hub:
- * `org/name` or `org/name/path/file.gguf`, downloaded into the cache first.
+ * Opens a model folder, a weights file (safetensors or torch.save's), the index of a sharded set, a .gguf
+ * file, or a model of a hub: `org/name` or `org/name/path/file.gguf`, downloaded into the cache first.
  */
 export async function openPretrained(idOrPath: string, options: OpenOptions = {}): Promise<Pretrained> {
   try {

@@ -10,8 +10,8 @@ import { EMBEDDINGS, LM_HEAD, SCORE } from './expected-tensors.ts';
 import { listProblems } from './problems.ts';
 
 /**
- * Our name of a tensor: `model.` in front goes (Codestral), `backbone.` comes where a bare backbone was saved, and the
- * original `embedding` becomes `embeddings`. Unknown names pass, checkTensors reports them.
+ * Our name of a tensor: `model.` in front goes (Codestral), `backbone.` comes where a bare backbone was
+ * saved, and the original `embedding` becomes `embeddings`. Unknown names pass, checkTensors reports them.
  */
 export function normaliseName(name: string): string {
   const bare = name.replace(/^model\./, '');
@@ -47,8 +47,9 @@ export function outputName(config: ModelConfig, head: ClassifierHead | null = nu
 }
 
 /**
- * Throws one FormatError that lists every missing, unknown and wrongly shaped tensor. A convolution weight without its
- * axis of 1 is accepted, and so is lm_head.weight in a model with tied embeddings (whose values the loader compares).
+ * Throws one FormatError that lists every missing, unknown and wrongly shaped tensor. A convolution
+ * weight without its axis of 1 is accepted, and so is lm_head.weight in a model with tied embeddings
+ * (whose values the loader compares).
  */
 export function checkTensors(
   expected: ReadonlyMap<string, Shape>,

@@ -1,11 +1,13 @@
 /**
- * The K-quants of ggml: 256 elements in parts of 16 or 32, whose scales (and minima) are small integers times one
- * float16 of the block. Layouts in bytes, `lo` and `hi` being the halves of a byte. Source: ggml-common.h.
+ * The K-quants of ggml: 256 elements in parts of 16 or 32, whose scales (and minima) are small
+ * integers times one float16 of the block. Layouts in bytes, `lo` and `hi` being the halves of
+ * a byte. Source: ggml-common.h.
  */
 import { half } from '../base/blocks.ts';
 
 /**
- * | s:16 | q:64 | d:2 | m:2 |, 16 parts of 16: lo of s[p] is the scale, hi the minimum of part p;  y = d lo q - m hi
+ * | s:16 | q:64 | d:2 | m:2 |, 16 parts of 16: lo of s[p] is the scale, hi the
+ * minimum of part p; y = d lo q - m hi
  * Two bits per element: each half of 128 elements has 32 bytes, whose bit pairs 0..3 are its four runs of 32.
  */
 export function dequantQ2K(bytes: Uint8Array, at: number, out: Float32Array, to: number): void {
@@ -19,8 +21,8 @@ export function dequantQ2K(bytes: Uint8Array, at: number, out: Float32Array, to:
 
 /**
  * | h:32 | q:64 | s:12 | d:2 |, 16 parts of 16;  y = d (scale - 32) (q - 4 where the high bit is clear)
- * q as in Q2_K; the high bit of element i is bit i / 32 of h[i % 32]. Scales have six bits: the low four of part p
- * are lo of s[p] (p < 8) or hi of s[p - 8], the high two are bit pair p / 4 of s[8 + p % 4].
+ * q as in Q2_K; the high bit of element i is bit i / 32 of h[i % 32]. Scales have six bits: the low four of
+ * part p are lo of s[p] (p < 8) or hi of s[p - 8], the high two are bit pair p / 4 of s[8 + p % 4].
  */
 export function dequantQ3K(bytes: Uint8Array, at: number, out: Float32Array, to: number): void {
   const d = half(bytes, at + 108);
@@ -56,7 +58,10 @@ export function dequantQ4K(bytes: Uint8Array, at: number, out: Float32Array, to:
   }
 }
 
-/** | d:2 | m:2 | s:12 | h:32 | q:128 |, as Q4_K with a fifth bit: that of element i of part p is bit p of h[i]. */
+/**
+ * | d:2 | m:2 | s:12 | h:32 | q:128 |, as Q4_K with a fifth bit: that of
+ * element i of part p is bit p of h[i].
+ */
 export function dequantQ5K(bytes: Uint8Array, at: number, out: Float32Array, to: number): void {
   const [d, m] = [half(bytes, at), half(bytes, at + 2)];
   for (let p = 0; p < 8; p++) {
@@ -71,9 +76,9 @@ export function dequantQ5K(bytes: Uint8Array, at: number, out: Float32Array, to:
 }
 
 /**
- * Eight scales (`kind` 0) and eight minima (`kind` 4) of six bits in 12 bytes. Those of parts 0..3 are the low six bits
- * of s[p + kind]; parts 4..7 take four bits from s[p + 4] (lo for scales, hi for minima) and the top two bits that
- * s[p - 4 + kind] has left.
+ * Eight scales (`kind` 0) and eight minima (`kind` 4) of six bits in 12 bytes. Those of parts 0..3 are the
+ * low six bits of s[p + kind]; parts 4..7 take four bits from s[p + 4] (lo for scales, hi for minima) and the
+ * top two bits that s[p - 4 + kind] has left.
  */
 function sixBits(bytes: Uint8Array, s: number, p: number, kind: 0 | 4): number {
   if (p < 4) return bytes[s + p + kind]! & 63;

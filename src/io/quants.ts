@@ -1,8 +1,9 @@
 /**
- * The element types of GGUF and how their blocks become float32. A row consists of whole blocks; every block stands for
- * itself. Each layout is drawn in bytes, where `d`, `m` are float16 and `lo`, `hi` the two halves of a byte.
- * Products and sums are taken in double precision and rounded once, which gives the bits of ggml's float32 code: a
- * float16 times the small integers of a block is exact in float32 already. Source of the layouts: ggml, ggml-common.h.
+ * The element types of GGUF and how their blocks become float32. A row consists of whole blocks; every block
+ * stands for itself. Each layout is drawn in bytes, where `d`, `m` are float16 and `lo`, `hi` the two halves
+ * of a byte. Products and sums are taken in double precision and rounded once, which gives the bits of
+ * ggml's float32 code: a float16 times the small integers of a block is exact in float32 already. Source of
+ * the layouts: ggml, ggml-common.h.
  */
 import { decodeQ4, decodeQ8, half } from '../base/blocks.ts';
 import { widen } from '../base/dtype.ts';
@@ -16,7 +17,9 @@ export interface GgmlType {
   /** Elements and bytes of one block. */
   readonly block: number;
   readonly bytes: number;
-  /** Whole blocks to float32; `out` holds as many elements. Absent where this library cannot read the type. */
+  /**
+   * Whole blocks to float32; `out` holds as many elements. Absent where this library cannot read the type.
+   */
   readonly dequantise?: (bytes: Uint8Array, out: Float32Array<ArrayBuffer>) => void;
 }
 

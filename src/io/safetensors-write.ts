@@ -1,7 +1,7 @@
 /**
- * Writing safetensors in pieces: the header is computed from shapes alone, then each tensor is asked for, handed
- * on and forgotten, so a file much larger than memory can be written. The order is that of the reference
- * implementation (wide element types first, then by name), so the same tensors give the same bytes.
+ * Writing safetensors in pieces: the header is computed from shapes alone, then each tensor is asked for,
+ * handed on and forgotten, so a file much larger than memory can be written. The order is that of the
+ * reference implementation (wide element types first, then by name), so the same tensors give the same bytes.
  */
 import { narrow } from '../base/dtype.ts';
 import { ConfigError, DTypeError, ShapeError } from '../base/errors.ts';

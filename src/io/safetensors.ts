@@ -1,8 +1,8 @@
 /**
  * safetensors, read lazily and checked fully: the header is proven consistent before any tensor is read, so a
  * damaged or lying file ends in one FormatError that names file, tensor and byte, never in wrong numbers.
- * Layout: u64 header length, JSON header { name: { dtype, shape, data_offsets } }, then the data without holes.
- * All numbers are little-endian, as on every machine this library runs on.
+ * Layout: u64 header length, JSON header { name: { dtype, shape, data_offsets } }, then the data without
+ * holes. All numbers are little-endian, as on every machine this library runs on.
  */
 import { FormatError } from '../base/errors.ts';
 import { showShape, sizeOf } from '../base/shape.ts';

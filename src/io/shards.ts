@@ -1,6 +1,7 @@
 /**
- * A model split over several files: model.safetensors.index.json or pytorch_model.bin.index.json maps every tensor to its file. The set
- * presents itself as one TensorFile; whatever does not agree between index and files is reported in one error.
+ * A model split over several files: model.safetensors.index.json or pytorch_model.bin.index.json maps every
+ * tensor to its file. The set presents itself as one TensorFile; whatever does not agree between index and
+ * files is reported in one error.
  */
 import { FormatError, MambaError } from '../base/errors.ts';
 import type { ByteSource } from '../base/source.ts';
@@ -12,8 +13,8 @@ import { openWeights } from './weights.ts';
 const MAX_INDEX_BYTES = 100_000_000;
 
 /**
- * Opens the set. `openShard` gets the plain file names of the index. Throws one FormatError that lists every missing or
- * damaged shard and every tensor that is absent, listed twice, stored twice or not listed.
+ * Opens the set. `openShard` gets the plain file names of the index. Throws one FormatError that lists every
+ * missing or damaged shard and every tensor that is absent, listed twice, stored twice or not listed.
  */
 export async function openSharded(
   index: ByteSource,

@@ -1,6 +1,6 @@
 /**
- * What every format of weights looks like from outside: named tensors that are read when asked for, in the type they are
- * stored in or as float32. The formats (safetensors, torch) only say where the bytes are.
+ * What every format of weights looks like from outside: named tensors that are read when asked for, in the
+ * type they are stored in or as float32. The formats (safetensors, torch) only say where the bytes are.
  */
 import { DTypeError, FormatError } from '../base/errors.ts';
 import { type Shape, sizeOf } from '../base/shape.ts';
@@ -113,7 +113,9 @@ function part({ dtype, start }: TensorInfo, at: number, count: number): TensorIn
   return { dtype, shape: [count], start: first, end: first + count * STORED_BYTES[dtype] };
 }
 
-/** The elements of a strided tensor in row-major order. `values` reaches from its first to its last element. */
+/**
+ * The elements of a strided tensor in row-major order. `values` reaches from its first to its last element.
+ */
 function gather(values: StoredArray, shape: Shape, strides: readonly number[]): StoredArray {
   const out = new (values.constructor as new (length: number) => StoredArray)(sizeOf(shape));
   const index = new Array<number>(shape.length).fill(0);

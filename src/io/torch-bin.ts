@@ -1,6 +1,7 @@
 /**
- * pytorch_model.bin, read lazily and without executing anything: the zip container of torch 1.6 and later, and the one before it (five
- * pickles, then the storages in a row). Opening proves that every tensor lies inside the file. Source: torch/serialization.py.
+ * pytorch_model.bin, read lazily and without executing anything: the zip container of torch 1.6 and later,
+ * and the one before it (five pickles, then the storages in a row). Opening proves that every tensor lies
+ * inside the file. Source: torch/serialization.py.
  */
 import { FormatError, UnsupportedError } from '../base/errors.ts';
 import { type Shape, showShape, sizeOf, stridesOf } from '../base/shape.ts';
@@ -47,8 +48,8 @@ export async function isTorchBin(source: ByteSource): Promise<boolean> {
 }
 
 /**
- * Opens a state dict of tensors. Throws FormatError for damaged files, UnsupportedError for a pickle that wants to import anything but
- * the few names a state dict needs; both with file and byte.
+ * Opens a state dict of tensors. Throws FormatError for damaged files, UnsupportedError for a pickle that
+ * wants to import anything but the few names a state dict needs; both with file and byte.
  */
 export async function openTorchBin(source: ByteSource): Promise<TensorFile> {
   const start = await source.read(0, Math.min(source.sizeBytes, LEGACY_MAGIC.length));

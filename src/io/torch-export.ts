@@ -1,6 +1,7 @@
 /**
- * A language model on disk or in memory as the tensors of a pytorch_model.bin, under the names of the original layout
- * (state-spaces/mamba): as ours, but for `backbone.embedding`, and with lm_head.weight even where it is the embedding.
+ * A language model on disk or in memory as the tensors of a pytorch_model.bin, under the names of the
+ * original layout (state-spaces/mamba): as ours, but for `backbone.embedding`, and with lm_head.weight
+ * even where it is the embedding.
  */
 import type { WeightDType } from '../base/weight-types.ts';
 import type { ModelConfig } from '../models/config.ts';
@@ -17,7 +18,10 @@ export interface TorchSource {
 
 const DTYPES: Readonly<Record<TorchDType, WeightDType>> = { F32: 'f32', BF16: 'bf16', F16: 'f16' };
 
-/** All tensors in one type, for torchChunks. Writing throws FormatError for weights that are not finite or too large for it. */
+/**
+ * All tensors in one type, for torchChunks. Writing throws FormatError for weights that are
+ * not finite or too large for it.
+ */
 export function torchContent(source: TorchSource, dtype: TorchDType): (TorchEntry | TorchAlias)[] {
   const entries: (TorchEntry | TorchAlias)[] = [];
   for (const [ours, shape] of expectedTensors(source.config)) {

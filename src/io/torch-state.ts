@@ -1,7 +1,7 @@
 /**
- * A state dict out of the pickle that `torch.save` writes: names, and for every tensor the storage it looks at, with offset, shape and
- * strides. The six names below are all a pickle may refer to; torch itself builds the same from them
- * (torch/_utils.py: _rebuild_tensor_v2, _rebuild_parameter).
+ * A state dict out of the pickle that `torch.save` writes: names, and for every tensor the storage it looks
+ * at, with offset, shape and strides. The six names below are all a pickle may refer to; torch itself builds
+ * the same from them (torch/_utils.py: _rebuild_tensor_v2, _rebuild_parameter).
  */
 import { FormatError } from '../base/errors.ts';
 import { describe, orderedDict, type PickleFail, type PickleFunction } from './pickle.ts';

@@ -1,6 +1,7 @@
 /**
- * Weights on their way from a file to a device or to another file: never a whole tensor, but stretches of its elements, each in
- * the type in which they are stored where that is one of ours. So a model can be loaded or converted with one piece beside it.
+ * Weights on their way from a file to a device or to another file: never a whole tensor, but stretches of its
+ * elements, each in the type in which they are stored where that is one of ours. So a model can be loaded or
+ * converted with one piece beside it.
  */
 import type { HostArray } from '../base/dtype.ts';
 import { FormatError } from '../base/errors.ts';
@@ -42,8 +43,8 @@ export async function readFloats(weight: StoredWeight): Promise<Float32Array> {
 }
 
 /**
- * A piece of type `from` in another type; the same type is the same data. FormatError for values that are not finite or that the
- * type cannot hold; `what` names the tensor.
+ * A piece of type `from` in another type; the same type is the same data. FormatError for values that are not
+ * finite or that the type cannot hold; `what` names the tensor.
  */
 export function convertPiece(
   { at, data }: WeightPiece,
@@ -67,7 +68,10 @@ export function convertPiece(
   return fromFloats(values, to);
 }
 
-/** All elements in another type, as bytes, piece by piece; use each before asking for the next. Errors: convertPiece. */
+/**
+ * All elements in another type, as bytes, piece by piece; use each before asking for
+ * the next. Errors: convertPiece.
+ */
 export async function* weightBytes(
   weight: StoredWeight,
   dtype: WeightDType,

@@ -1,7 +1,7 @@
 /**
- * The directory of a zip archive and the place of each entry's bytes; decompressing is left to the caller. Zip64 is
- * read; encrypted and split archives are not. Nothing the archive says about sizes is believed before it is checked.
- * Source: PKWARE APPNOTE 6.3.10, sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16 and 4.5.3.
+ * The directory of a zip archive and the place of each entry's bytes; decompressing is left to the caller.
+ * Zip64 is read; encrypted and split archives are not. Nothing the archive says about sizes is believed
+ * before it is checked. Source: PKWARE APPNOTE 6.3.10, sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16 and 4.5.3.
  */
 import { FormatError, UnsupportedError } from '../base/errors.ts';
 import type { ByteSource } from '../base/source.ts';
@@ -82,7 +82,8 @@ async function findDirectory(source: ByteSource): Promise<{ start: number; end: 
   const tailStart = Math.max(0, source.sizeBytes - END_BYTES - MAX_COMMENT_BYTES);
   const tail = view(await source.read(tailStart, source.sizeBytes));
   let end = tail.byteLength - END_BYTES;
-  // The signature may stand in the comment as well; the record that reaches to the end of the file is the real one.
+  // The signature may stand in the comment as well; the record that reaches to the
+  // end of the file is the real one.
   const isEnd = (at: number) =>
     tail.getUint32(at, true) === 0x06054b50 &&
     at + END_BYTES + tail.getUint16(at + 20, true) === tail.byteLength;
@@ -120,7 +121,10 @@ async function readEnd64(source: ByteSource, end: number): Promise<DataView | nu
   return record;
 }
 
-/** Sizes and offset of a directory entry; numbers that do not fit stand in the zip64 extra field, in this order. */
+/**
+ * Sizes and offset of a directory entry; numbers that do not fit stand in the
+ * zip64 extra field, in this order.
+ */
 function wideFields(
   source: ByteSource,
   directory: DataView,

@@ -1,7 +1,7 @@
 /**
- * The stack that every model reads with: embedding, pre-norm residual blocks of mixers (and optional MLPs), final norm.
- * The skeleton of mamba_ssm/models/mixer_seq_simple.py with its delayed residual add: each norm receives the branch
- * output and the stream, and hands on their sum in float32.
+ * The stack that every model reads with: embedding, pre-norm residual blocks of mixers (and optional MLPs),
+ * final norm. The skeleton of mamba_ssm/models/mixer_seq_simple.py with its delayed residual add: each norm
+ * receives the branch output and the stream, and hands on their sum in float32.
  */
 import type { Init } from '../nn/init.ts';
 import { Embedding, GatedMlp, Norm } from '../nn/layers.ts';
@@ -86,7 +86,10 @@ export class Backbone extends Module {
     return this.layers.map(({ mixer }) => mixer.stateShapes);
   }
 
-  /** Tokens from any state (null = before any) -> what the head reads (b, l, d), the states after them, and the blocks' outputs. */
+  /**
+   * Tokens from any state (null = before any) -> what the head reads (b, l, d), the states after
+   * them, and the blocks' outputs.
+   */
   forward(
     { input, context: sequence, lengths, places }: Inputs,
     start: { layers: readonly LayerState[]; positions: readonly number[] } | null,

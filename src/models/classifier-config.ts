@@ -1,11 +1,13 @@
-/** What a classifier is beside its backbone: labels, how tokens become one vector, and where texts are cut. */
+/**
+ * What a classifier is beside its backbone: labels, how tokens become one vector, and where texts are cut.
+ */
 import { ConfigError } from '../base/errors.ts';
 import type { LoraConfig } from '../nn/lora.ts';
 import type { ModelConfig } from './config.ts';
 
 /**
- * How the hidden states of a text's tokens become one vector: that of the last, their mean, the largest value per channel, or mean and
- * largest side by side.
+ * How the hidden states of a text's tokens become one vector: that of the last, their mean, the largest value
+ * per channel, or mean and largest side by side.
  */
 export const POOLINGS = ['last', 'mean', 'max', 'mean-max'] as const;
 export type Pooling = (typeof POOLINGS)[number];
@@ -30,7 +32,10 @@ export interface ClassifierConfig extends ClassifierHead {
 
 export type ClassifierHeadInput = Pick<ClassifierHead, 'labels'> & Partial<ClassifierHead>;
 
-/** Defaults: mean pooling, one direction, texts of any length, no adapters. Throws ConfigError that lists all problems. */
+/**
+ * Defaults: mean pooling, one direction, texts of any length, no adapters. Throws
+ * ConfigError that lists all problems.
+ */
 export function resolveHead(input: ClassifierHeadInput): ClassifierHead {
   const { labels, pooling = 'mean', bidirectional = false, maxTokens = null, lora = null } = input;
   const head = { labels: [...labels], pooling, bidirectional, maxTokens, lora };
@@ -65,7 +70,10 @@ export function headProblems(head: ClassifierHead): string[] {
   return problems;
 }
 
-/** The width of what the linear layer reads: vectors of each direction and each part of the pooling, side by side. */
+/**
+ * The width of what the linear layer reads: vectors of each direction and each
+ * part of the pooling, side by side.
+ */
 export function featureWidth({ pooling, bidirectional }: ClassifierHead, d: number): number {
   return d * (pooling === 'mean-max' ? 2 : 1) * (bidirectional ? 2 : 1);
 }

@@ -1,6 +1,7 @@
 /**
- * A classifier: the backbone reads a text, its hidden states are pooled into one vector, a linear layer scores the classes.
- * With two directions a second backbone reads the text from its end, and the pooled vectors stand side by side (2d features).
+ * A classifier: the backbone reads a text, its hidden states are pooled into one vector, a linear layer
+ * scores the classes. With two directions a second backbone reads the text from its end, and the pooled
+ * vectors stand side by side (2d features).
  */
 import { ShapeError } from '../base/errors.ts';
 import { Rng } from '../base/rng.ts';
@@ -32,7 +33,10 @@ export type Direction = 'forward' | 'reverse';
 export interface ClassifyOptions extends Pick<InputOptions, 'lengths' | 'attentionMask'> {
   /** Recomputes each block during backward() instead of keeping its intermediates. */
   checkpointing?: boolean;
-  /** Sees the embedded tokens (b, l, d) of a stack, padding behind the real ones, and gives what is read in their place. */
+  /**
+   * Sees the embedded tokens (b, l, d) of a stack, padding behind the real ones, and
+   * gives what is read in their place.
+   */
   onEmbedded?: (h: Tensor, direction: Direction) => Tensor;
   /** The same for the pooled features (b, features). */
   onPooled?: (features: Tensor) => Tensor;
@@ -51,8 +55,8 @@ export class Classifier extends Module implements StateModel {
   #fingerprint: string;
 
   /**
-   * Random weights from `seed` (default 0), embeddings from N(0, embeddingStd^2) (default 0.02, as language models have them); a null
-   * seed leaves them uninitialised, for loading. Lives on the current device.
+   * Random weights from `seed` (default 0), embeddings from N(0, embeddingStd^2) (default 0.02, as language
+   * models have them); a null seed leaves them uninitialised, for loading. Lives on the current device.
    */
   constructor(
     config: ClassifierHeadInput & { backbone: ModelConfigInput },
@@ -113,8 +117,8 @@ export class Classifier extends Module implements StateModel {
   }
 
   /**
-   * Whole texts as rows of ids -> logits (b, classes), differentiable. Padding and the other rows of a batch change nothing. Throws
-   * ShapeError for a row without tokens.
+   * Whole texts as rows of ids -> logits (b, classes), differentiable. Padding and the other rows of a batch
+   * change nothing. Throws ShapeError for a row without tokens.
    */
   forward(ids: Ids, options: ClassifyOptions = {}): { logits: Tensor } {
     return this.#scope(() => {
@@ -135,9 +139,9 @@ export class Classifier extends Module implements StateModel {
   }
 
   /**
-   * The next piece of each row, from the state of the piece before: pooled (b, width) of this piece alone, which a RunningPool gathers, and
-   * the state after it. For the reverse stack the pieces come from the end, and so do the tokens in each.
-   * `lengths`: real tokens per row, where rows are padded.
+   * The next piece of each row, from the state of the piece before: pooled (b, width) of this piece alone,
+   * which a RunningPool gathers, and the state after it. For the reverse stack the pieces come from the end,
+   * and so do the tokens in each. `lengths`: real tokens per row, where rows are padded.
    */
   readPiece(
     ids: Ids,

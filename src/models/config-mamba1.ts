@@ -1,4 +1,7 @@
-/** The configuration of Mamba-1, under the official names (the constructor of mamba_ssm/modules/mamba_simple.py). */
+/**
+ * The configuration of Mamba-1, under the official names (the constructor of
+ * mamba_ssm/modules/mamba_simple.py).
+ */
 import { type ConfigCheck, innerWidth } from './config-check.ts';
 import type { StackConfig, StackInput } from './config-stack.ts';
 
@@ -15,8 +18,8 @@ export interface Mamba1Config extends StackConfig {
   bias: boolean;
   conv_bias: boolean;
   /**
-   * Falcon-Mamba: dt (before dt_proj), B and C are RMS-normalised without weights, with this added to the mean square
-   * (Hugging Face's name; 1e-6 there). null = plain Mamba-1, no such norms.
+   * Falcon-Mamba: dt (before dt_proj), B and C are RMS-normalised without weights, with this added to the
+   * mean square (Hugging Face's name; 1e-6 there). null = plain Mamba-1, no such norms.
    */
   mixer_rms_eps: number | null;
   /** Step sizes at initialisation are log-uniform in [dt_min, dt_max], at least dt_init_floor. */

@@ -1,4 +1,6 @@
-/** The configuration of Mamba-2, under the official names (the constructor of mamba_ssm/modules/mamba2.py). */
+/**
+ * The configuration of Mamba-2, under the official names (the constructor of mamba_ssm/modules/mamba2.py).
+ */
 import { type ConfigCheck, innerWidth } from './config-check.ts';
 import type { StackConfig, StackInput } from './config-stack.ts';
 
@@ -9,13 +11,19 @@ export interface Mamba2Config extends StackConfig {
   d_conv: number;
   /** Inner channels; expand * d_model unless given. */
   d_inner: number;
-  /** Channels that pass through the recurrence; the other d_inner - d_ssm are a SwiGLU beside it. d_inner unless given. */
+  /**
+   * Channels that pass through the recurrence; the other d_inner - d_ssm are a SwiGLU
+   * beside it. d_inner unless given.
+   */
   d_ssm: number;
   /** Channels per head; d_ssm / headdim heads share one decay each. */
   headdim: number;
   /** Groups of heads that share B and C. */
   ngroups: number;
-  /** Channel groups that the gated norm normalises apart: ngroups unless given. 1 is what Hugging Face's Mamba2 computes. */
+  /**
+   * Channel groups that the gated norm normalises apart: ngroups unless given. 1 is what
+   * Hugging Face's Mamba2 computes.
+   */
   norm_groups: number;
   /** D per channel instead of per head. */
   D_has_hdim: boolean;

@@ -1,10 +1,12 @@
-/** The configuration of Mamba-3, under the official names (the constructor of mamba_ssm/modules/mamba3.py). */
+/**
+ * The configuration of Mamba-3, under the official names (the constructor of mamba_ssm/modules/mamba3.py).
+ */
 import { type ConfigCheck, innerWidth } from './config-check.ts';
 import type { StackConfig, StackInput } from './config-stack.ts';
 
 /**
- * How the projected decay becomes -A. `heavy-tail`: 1 + x above zero, 1 / (1 - x) below, as the published weights want it;
- * `softplus`: as mamba_ssm 2.3.2 had it. Checkpoints do not tell.
+ * How the projected decay becomes -A. `heavy-tail`: 1 + x above zero, 1 / (1 - x) below, as the published
+ * weights want it; `softplus`: as mamba_ssm 2.3.2 had it. Checkpoints do not tell.
  */
 export const A_ACTIVATIONS = ['heavy-tail', 'softplus'] as const;
 export type AActivation = (typeof A_ACTIVATIONS)[number];

@@ -1,15 +1,22 @@
-/** The part of a configuration that all architectures share: the stack of blocks (mamba_ssm/models/config_mamba.py). */
+/**
+ * The part of a configuration that all architectures share: the stack of blocks
+ * (mamba_ssm/models/config_mamba.py).
+ */
 import { ATTENTION_WIDTH } from '../ops/attention.ts';
 import type { ConfigCheck } from './config-check.ts';
 
 /** An attention layer (the constructor arguments of mamba_ssm/modules/mha.py). */
 export interface AttentionConfig {
   num_heads: number;
-  /** Heads of keys and values, each shared by num_heads / num_heads_kv query heads; num_heads unless given. */
+  /**
+   * Heads of keys and values, each shared by num_heads / num_heads_kv query heads; num_heads unless given.
+   */
   num_heads_kv: number;
   /** d_model / num_heads unless given; at most ATTENTION_WIDTH. */
   head_dim: number;
-  /** Rows of a parallel SwiGLU branch (half values, half gates), rounded up to a multiple of 256; 0 = none. */
+  /**
+   * Rows of a parallel SwiGLU branch (half values, half gates), rounded up to a multiple of 256; 0 = none.
+   */
   mlp_dim: number;
   /** Width of a causal convolution over queries, keys and values; 0 = none. */
   d_conv: number;

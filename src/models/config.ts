@@ -1,6 +1,7 @@
 /**
- * The configuration of a model, under the official names (state-spaces/mamba: MambaConfig and the constructors of the mixers).
- * `resolveConfig` fills defaults, checks everything and reports all problems at once. Each architecture has its own file.
+ * The configuration of a model, under the official names (state-spaces/mamba: MambaConfig and the
+ * constructors of the mixers). `resolveConfig` fills defaults, checks everything and reports all problems at
+ * once. Each architecture has its own file.
  */
 import { ConfigError } from '../base/errors.ts';
 import { ConfigCheck } from './config-check.ts';
@@ -19,7 +20,10 @@ export type Architecture = (typeof ARCHITECTURES)[number];
 
 export type ModelConfig = Mamba1Config | Mamba2Config | Mamba3Config;
 
-/** What a caller must give; the rest has the official defaults. model_type is `mamba1` unless given; `expand` may replace `d_inner`. */
+/**
+ * What a caller must give; the rest has the official defaults. model_type is `mamba1` unless given;
+ * `expand` may replace `d_inner`.
+ */
 export type ModelConfigInput = Mamba1Input | Mamba2Input | Mamba3Input;
 
 /** Throws ConfigError that lists every missing, contradictory, unknown or out-of-range field. */

@@ -1,4 +1,7 @@
-/** A short identity of a model's architecture and weights: 64-bit FNV-1a over the configuration and samples of the weights. */
+/**
+ * A short identity of a model's architecture and weights: 64-bit FNV-1a over the
+ * configuration and samples of the weights.
+ */
 import type { Module } from '../nn/module.ts';
 import type { ModelConfig } from './config.ts';
 

@@ -1,6 +1,7 @@
 /**
- * What a forward pass reads, from what it is given: rows of ids, lengths or an attention mask, document ids. Real tokens are packed to the
- * front of each row, so that padding on either side never reaches a convolution or a scan; `places` leads back to where they stood.
+ * What a forward pass reads, from what it is given: rows of ids, lengths or an attention mask, document ids.
+ * Real tokens are packed to the front of each row, so that padding on either side never reaches a convolution
+ * or a scan; `places` leads back to where they stood.
  */
 import { DTypeError, ShapeError } from '../base/errors.ts';
 import { sizeOf } from '../base/shape.ts';
@@ -12,20 +13,26 @@ import type { SequenceContext } from './mixer.ts';
 /** Rows of token ids, ragged allowed, or an i32 tensor (b, l). */
 export type Ids = readonly (readonly number[] | Int32Array)[] | Tensor;
 
-/** 1 for a token, 0 for padding: rows like those of the ids, or an i32 tensor (b, l). Per row one run of ones, at either end or between. */
+/**
+ * 1 for a token, 0 for padding: rows like those of the ids, or an i32 tensor (b, l). Per row one run of
+ * ones, at either end or between.
+ */
 export type AttentionMask = readonly (readonly number[] | Int32Array)[] | Tensor;
 
 export interface InputOptions {
-  /** Real tokens per row; the rest is padding that never reaches the state. Follows from ragged ids by itself. */
+  /**
+   * Real tokens per row; the rest is padding that never reaches the state. Follows from ragged ids by itself.
+   */
   lengths?: readonly number[] | Int32Array;
   /**
-   * Padding on the left or right, as Hugging Face tokenizers give it. The values at real positions, the state and the gradients are those
-   * of the row alone; the ids under the padding are not looked at. Instead of `lengths`.
+   * Padding on the left or right, as Hugging Face tokenizers give it. The values at real positions,
+   * the state and the gradients are those of the row alone; the ids under the padding are not
+   * looked at. Instead of `lengths`.
    */
   attentionMask?: AttentionMask;
   /**
-   * Document of each token, rows like those of the ids or (b, l): packed documents do not see each other. One begins wherever the number
-   * changes, so numbers may come again.
+   * Document of each token, rows like those of the ids or (b, l): packed documents do not see each other. One
+   * begins wherever the number changes, so numbers may come again.
    */
   sequenceIds?: readonly (readonly number[])[] | Tensor;
 }
@@ -70,7 +77,10 @@ export function packInputs(ids: Ids, options: InputOptions, device: Tensor['devi
   };
 }
 
-/** Tokens of each row's current document, of which `before` were read earlier. A document ends where the ids of documents change. */
+/**
+ * Tokens of each row's current document, of which `before` were read earlier. A document ends
+ * where the ids of documents change.
+ */
 export function positionsAfter(inputs: Inputs, before: readonly number[]): number[] {
   const l = inputs.input.shape[1]!;
   const documents = inputs.context.sequenceIds?.host;
@@ -83,7 +93,10 @@ export function positionsAfter(inputs: Inputs, before: readonly number[]): numbe
   });
 }
 
-/** Where the ones of each row are. `widths`: ids per row. Throws ShapeError for holes, rows of zeros and other values or shapes. */
+/**
+ * Where the ones of each row are. `widths`: ids per row. Throws ShapeError for holes, rows of
+ * zeros and other values or shapes.
+ */
 export function maskSpans(
   mask: AttentionMask,
   widths: readonly number[],
@@ -109,7 +122,9 @@ export function maskSpans(
   });
 }
 
-/** x (b, l, ...) of packed rows, with every token where it was given. The values at padding are meaningless. */
+/**
+ * x (b, l, ...) of packed rows, with every token where it was given. The values at padding are meaningless.
+ */
 export function atPlaces(x: Tensor, places: Int32Array | null): Tensor {
   if (!places) return x;
   const [b, l, d] = x.dims(3);
@@ -138,7 +153,10 @@ export function withoutPadding(targets: Tensor, { lengths, places }: Inputs): Te
   return Tensor.from(host, targets.shape, { device: targets.device });
 }
 
-/** A rotation of each row, so that no position is read twice: the padding before the tokens comes from behind them. */
+/**
+ * A rotation of each row, so that no position is read twice: the padding before the
+ * tokens comes from behind them.
+ */
 function placesOf(spans: readonly { start: number }[], l: number): Int32Array {
   return Int32Array.from({ length: spans.length * l }, (_, at) => {
     const row = Math.floor(at / l);
@@ -235,8 +253,8 @@ function packSequenceIds(
 }
 
 /**
- * The same documents under numbers that do not come again: a convolution takes equal numbers within its width for one document, also
- * across a short one between them.
+ * The same documents under numbers that do not come again: a convolution takes equal numbers within its width
+ * for one document, also across a short one between them.
  */
 function numbered(ids: Tensor): Tensor {
   const { host, shape } = ids;

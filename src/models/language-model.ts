@@ -1,6 +1,6 @@
 /**
- * A language model: the backbone, which reads tokens from any state, and a head that predicts the next one. Parameters carry the
- * Hugging Face names (`backbone.layers.0.mixer.in_proj.weight`).
+ * A language model: the backbone, which reads tokens from any state, and a head that predicts the next one.
+ * Parameters carry the Hugging Face names (`backbone.layers.0.mixer.in_proj.weight`).
  */
 import { ShapeError, StateError } from '../base/errors.ts';
 import { Rng } from '../base/rng.ts';
@@ -64,7 +64,10 @@ export class LanguageModel extends Module implements StateModel {
   precision: Precision = 'f32';
   #fingerprint: string;
 
-  /** Random weights from `seed` (default 0); null leaves them uninitialised, for loading. Lives on the current device. */
+  /**
+   * Random weights from `seed` (default 0); null leaves them uninitialised, for
+   * loading. Lives on the current device.
+   */
   constructor(config: ModelConfigInput, options: { seed?: number | null } = {}) {
     super();
     this.config = resolveConfig(config);
@@ -101,7 +104,10 @@ export class LanguageModel extends Module implements StateModel {
     return State.zeros(this, batch);
   }
 
-  /** Any number of tokens from any state. Throws ShapeError for ids outside the vocabulary, StateError for another model's state. */
+  /**
+   * Any number of tokens from any state. Throws ShapeError for ids outside the vocabulary,
+   * StateError for another model's state.
+   */
   forward(ids: Ids, options: ForwardOptions = {}): ForwardResult {
     return this.#scope(() => this.#run(packInputs(ids, options, this.device), options));
   }
@@ -132,8 +138,8 @@ export class LanguageModel extends Module implements StateModel {
   }
 
   /**
-   * Mean cross-entropy in nats of `targets` (b, l; -100 does not count, nor do those at padding), and the state after it. The logits
-   * are not kept.
+   * Mean cross-entropy in nats of `targets` (b, l; -100 does not count, nor do those at padding), and the
+   * state after it. The logits are not kept.
    */
   loss(ids: Ids, targets: Tensor, options: ForwardOptions = {}): { loss: Tensor; state: State } {
     return this.#scope(() => {

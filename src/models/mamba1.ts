@@ -1,5 +1,6 @@
 /**
- * The Mamba-1 mixer (Gu and Dao 2023, figure 3 and algorithm 2; mamba_ssm/modules/mamba_simple.py). Per token t, channel c, state n:
+ * The Mamba-1 mixer (Gu and Dao 2023, figure 3 and algorithm 2; mamba_ssm/modules/mamba_simple.py).
+ * Per token t, channel c, state n:
  *   [x, z] = in_proj u ;  x = silu(conv1d x) ;  [dt, B, C] = x_proj x ;  dt = softplus(dt_proj dt)
  *   h[c,n] = exp(dt[c] A[c,n]) h[c,n] + dt[c] B[n] x[c] ,  A = -exp(A_log)
  *   y[c] = (sum_n C[n] h[c,n] + D[c] x[c]) * silu(z[c]) ;  out = out_proj y
@@ -63,7 +64,9 @@ export class Mamba1 extends Module implements Mixer {
     return { conv: [e, k], ssm: [e, n] }; // conv: the last k inputs of the convolution, oldest first
   }
 
-  /** u (b, l, d), any l >= 0, from any state (null = zeros) -> y (b, l, d) and the state after the last token. */
+  /**
+   * u (b, l, d), any l >= 0, from any state (null = zeros) -> y (b, l, d) and the state after the last token.
+   */
   forward(
     u: Tensor,
     state: LayerState | null,

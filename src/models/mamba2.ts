@@ -1,10 +1,13 @@
 /**
- * The Mamba-2 mixer (Dao and Gu 2024, arXiv 2405.21060, figure 6; mamba_ssm/modules/mamba2.py). Per token t and head, S (p, n):
+ * The Mamba-2 mixer (Dao and Gu 2024, arXiv 2405.21060, figure 6; mamba_ssm/modules/mamba2.py).
+ * Per token t and head, S (p, n):
  *   [z, xBC, dt] = in_proj u ;  [x, B, C] = silu(conv1d xBC) ;  dt = clamp(softplus(dt + dt_bias), dt_limit)
  *   S = exp(dt A) S + dt x B^T ,  A = -exp(A_log), one number per head ;  y = S C + D x
- *   out = out_proj norm(y * silu(z))           the norm over each group of channels; options leave it out or put the gate behind it
- * With d_ssm < d_inner, in_proj begins with a SwiGLU [z0, x0] of the channels that stay outside, and out_proj reads [silu(z0) x0, y].
- * Letters: b batch, l length, d model, e inner, h heads, p head dim, g groups, n state, k conv width.
+ *   out = out_proj norm(y * silu(z)) the norm over each group of channels; options leave it
+ *   out or put the gate behind it
+ * With d_ssm < d_inner, in_proj begins with a SwiGLU [z0, x0] of the channels that stay outside, and
+ * out_proj reads [silu(z0) x0, y]. Letters: b batch, l length, d model, e inner, h heads, p head dim, g
+ * groups, n state, k conv width.
  */
 import { constantParameter, dtBiasParameter, type Init, parameter } from '../nn/init.ts';
 import { Conv1d, Linear, Norm } from '../nn/layers.ts';
@@ -48,7 +51,9 @@ export class Mamba2 extends Module implements Mixer {
     return { conv: [d_ssm + 2 * g * n, k], ssm: [d_ssm / p, p, n] }; // conv: the last k inputs of the convolution, oldest first
   }
 
-  /** u (b, l, d), any l >= 0, from any state (null = zeros) -> y (b, l, d) and the state after the last token. */
+  /**
+   * u (b, l, d), any l >= 0, from any state (null = zeros) -> y (b, l, d) and the state after the last token.
+   */
   forward(
     u: Tensor,
     state: LayerState | null,

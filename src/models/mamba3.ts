@@ -1,12 +1,16 @@
 /**
- * The Mamba-3 mixer (Lahoti et al. 2026, arXiv 2603.15569; mamba_ssm/modules/mamba3.py). Per token t and head, S (p, n), ranks r:
- *   [z, x, B, C, dt, A, trap, angle] = in_proj u ;  dt = softplus(dt + dt_bias) ;  A = -max(f(A), A_floor) ;  lambda = sigmoid(trap)
+ * The Mamba-3 mixer (Lahoti et al. 2026, arXiv 2603.15569; mamba_ssm/modules/mamba3.py). Per token
+ * t and head, S (p, n), ranks r:
+ *   [z, x, B, C, dt, A, trap, angle] = in_proj u ; dt = softplus(dt + dt_bias) ; A = -max(f(A),
+ *   A_floor) ; lambda = sigmoid(trap)
  *   theta += pi tanh(angle) dt                          one angle per head and pair of state elements
  *   k_r = rotate(norm(B_r) + B_bias, theta) ;  q_r = rotate(norm(C_r) + C_bias, theta) ;  v_r = x * mimo_x[r]
- *   S = exp(dt A) (S + (1 - lambda) dt sum_r v_r' k_r'^T) + lambda dt sum_r v_r k_r^T       v', k' those of the token before
+ *   S = exp(dt A) (S + (1 - lambda) dt sum_r v_r' k_r'^T) + lambda dt sum_r v_r k_r^T v',
+ *   k' those of the token before
  *   y_r = S q_r + D v_r ;  out = out_proj sum_r y_r * silu(z * mimo_z[r]) * mimo_o[r]
- * One rank (SISO) has no mimo_ weights: v = x, out = out_proj (y * silu(z)). is_outproj_norm puts an RMS norm per head on y.
- * Letters: b batch, l length, d model, e inner, h heads, p head dim, g groups, n state, r ranks, s rotated pairs.
+ * One rank (SISO) has no mimo_ weights: v = x, out = out_proj (y * silu(z)). is_outproj_norm puts an RMS
+ * norm per head on y. Letters: b batch, l length, d model, e inner, h heads, p head dim, g groups, n
+ * state, r ranks, s rotated pairs.
  */
 import { constantParameter, dtBiasParameter, type Init } from '../nn/init.ts';
 import { Linear, Norm } from '../nn/layers.ts';
@@ -80,7 +84,9 @@ export class Mamba3 extends Module implements Mixer {
     return { angle: [h, rotatedPairs(this.#config)], ssm: [h, p, n], k: [r, h, n], v: [h, p] };
   }
 
-  /** u (b, l, d), any l >= 0, from any state (null = zeros) -> y (b, l, d) and the state after the last token. */
+  /**
+   * u (b, l, d), any l >= 0, from any state (null = zeros) -> y (b, l, d) and the state after the last token.
+   */
   forward(
     u: Tensor,
     state: LayerState | null,

@@ -1,10 +1,15 @@
-/** From the hidden states of a text's tokens to one vector: at once, or piece by piece for texts of any length. */
+/**
+ * From the hidden states of a text's tokens to one vector: at once, or piece by
+ * piece for texts of any length.
+ */
 import { add, amax, concat, matmul, reshape } from '../tensor/primitives.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import type { Pooling } from './classifier-config.ts';
 import { lastTokens } from './inputs.ts';
 
-/** Added to padding, so that it is never the largest. Finite: an infinity times a zero gradient would be NaN. */
+/**
+ * Added to padding, so that it is never the largest. Finite: an infinity times a zero gradient would be NaN.
+ */
 const BELOW_ALL = -1e30;
 
 /** What a vector is made of, in order. */
@@ -17,8 +22,9 @@ const PARTS = {
 type Part = (typeof PARTS)[Pooling][number];
 
 /**
- * h (b, l, d) of rows with the given numbers of real tokens in front (null: all of them) -> (b, width): the last, the sum, the
- * largest over the real ones, or the sum and the largest side by side. Padding adds exact zeros.
+ * h (b, l, d) of rows with the given numbers of real tokens in front (null: all of them) -> (b,
+ * width): the last, the sum, the largest over the real ones, or the sum and the largest side by
+ * side. Padding adds exact zeros.
  */
 export function poolPiece(h: Tensor, pooling: Pooling, lengths: readonly number[] | null): Tensor {
   return poolWith(h, pooling, lengths, () => 1);
@@ -63,7 +69,10 @@ function poolWith(
   return parts.length === 1 ? parts[0]! : concat(parts, 1);
 }
 
-/** The pooled vector of one text that is read in pieces, in double precision so that its length does not matter. */
+/**
+ * The pooled vector of one text that is read in pieces, in double precision so
+ * that its length does not matter.
+ */
 export class RunningPool {
   /** Tokens so far. */
   tokens = 0;

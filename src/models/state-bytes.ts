@@ -1,6 +1,6 @@
 /**
- * The bytes of a State: a safetensors file of float32 tensors with string metadata. Synchronous and whole, because a state is small;
- * io/safetensors.ts reads large files piece by piece.
+ * The bytes of a State: a safetensors file of float32 tensors with string metadata. Synchronous and whole,
+ * because a state is small; io/safetensors.ts reads large files piece by piece.
  */
 import { FormatError } from '../base/errors.ts';
 import { type Shape, sizeOf } from '../base/shape.ts';

@@ -1,7 +1,7 @@
 /**
- * The recurrent state of a language model, as a value: what the model remembers of everything it has read. Its size is
- * constant, but for attention layers, which keep keys and values of every token of the document. It can be cloned, cut
- * into rows and joined again, saved to bytes and continued in another process.
+ * The recurrent state of a language model, as a value: what the model remembers of everything it has read.
+ * Its size is constant, but for attention layers, which keep keys and values of every token of the document.
+ * It can be cloned, cut into rows and joined again, saved to bytes and continued in another process.
  */
 import { FormatError, StateError } from '../base/errors.ts';
 import { sameShape, showShape } from '../base/shape.ts';
@@ -27,7 +27,10 @@ export class State implements TensorOwner {
   readonly layers: readonly LayerState[];
   /** Tokens read so far, per row. */
   readonly tokens: readonly number[];
-  /** Those of each row's current document: what attention layers hold keys and values of. Without such layers the same as `tokens`. */
+  /**
+   * Those of each row's current document: what attention layers hold keys and values of. Without
+   * such layers the same as `tokens`.
+   */
   readonly positions: readonly number[];
   /** The model that made it. */
   readonly model: StateModel;
@@ -74,7 +77,9 @@ export class State implements TensorOwner {
     return this.rows(this.tokens.map((_, i) => i));
   }
 
-  /** A new state made of these rows, in this order; repeats are allowed (a fork). Lives until it is disposed. */
+  /**
+   * A new state made of these rows, in this order; repeats are allowed (a fork). Lives until it is disposed.
+   */
   rows(indices: readonly number[]): State {
     if (indices.length === 0) throw new StateError('State.rows: expected at least one row, got none.');
     const bad = indices.find((i) => !Number.isInteger(i) || i < 0 || i >= this.batch);
@@ -188,8 +193,8 @@ export class State implements TensorOwner {
   }
 
   /**
-   * Reads what toBytes() wrote. Throws StateError for the state of another model (other architecture or other weights), FormatError for
-   * damaged bytes.
+   * Reads what toBytes() wrote. Throws StateError for the state of another model (other architecture or other
+   * weights), FormatError for damaged bytes.
    */
   static fromBytes(bytes: Uint8Array, model: StateModel): State {
     const { tensors, metadata } = decodeStateBytes(bytes);

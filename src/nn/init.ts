@@ -1,4 +1,7 @@
-/** Initial values of parameters, each with its source. Without an `rng` they are left out, for a checkpoint to be loaded. */
+/**
+ * Initial values of parameters, each with its source. Without an `rng` they are left out,
+ * for a checkpoint to be loaded.
+ */
 import type { Rng } from '../base/rng.ts';
 import { type Shape, sizeOf } from '../base/shape.ts';
 import { keep } from '../tensor/scope.ts';
@@ -48,7 +51,8 @@ export function aLogParameter(init: Init, e: number, n: number): Tensor {
 }
 
 /**
- * The bias of dt_proj: the inverse softplus of step sizes log-uniform in [dtMin, dtMax], at least `floor` (mamba_simple.py). Shape (e).
+ * The bias of dt_proj: the inverse softplus of step sizes log-uniform in [dtMin, dtMax], at least
+ * `floor` (mamba_simple.py). Shape (e).
  */
 export function dtBiasParameter(init: Init, e: number, dtMin: number, dtMax: number, floor: number): Tensor {
   return parameter(init, [e], (rng) => {

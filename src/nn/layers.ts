@@ -63,7 +63,10 @@ export class Linear extends Module {
   }
 }
 
-/** Depthwise convolution weights as checkpoints hold them: weight (e, 1, k), bias (e). `bound` of their initial values: 1 / sqrt(k). */
+/**
+ * Depthwise convolution weights as checkpoints hold them: weight (e, 1, k), bias (e). `bound` of
+ * their initial values: 1 / sqrt(k).
+ */
 export class Conv1d extends Module {
   readonly weight: Tensor;
   readonly bias: Tensor | null;
@@ -84,7 +87,10 @@ export class Embedding extends Module {
     this.weight = normalParameter(init, [rows, d], init.embeddingStd ?? 0.02);
   }
 
-  /** ids (b, l) i32 -> (b, l, d). Throws ShapeError for an id outside the table, when the ids came from the host. */
+  /**
+   * ids (b, l) i32 -> (b, l, d). Throws ShapeError for an id outside the table,
+   * when the ids came from the host.
+   */
   forward(ids: Tensor): Tensor {
     const rows = this.weight.shape[0]!;
     const bad = ids.host?.find((id) => id < 0 || id >= rows);
@@ -117,7 +123,10 @@ export class Norm extends Module {
   }
 }
 
-/** fc2(a * silu(g)) with [a, g] = fc1(x) (mamba_ssm/modules/mlp.py); the hidden width is rounded up to a multiple of 128. */
+/**
+ * fc2(a * silu(g)) with [a, g] = fc1(x) (mamba_ssm/modules/mlp.py); the hidden width is
+ * rounded up to a multiple of 128.
+ */
 export class GatedMlp extends Module {
   readonly fc1: Linear;
   readonly fc2: Linear;

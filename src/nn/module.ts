@@ -1,6 +1,7 @@
 /**
- * Modules: plain classes whose Tensor fields are parameters and whose Module fields (or arrays of them) are children.
- * A parameter's path is its path of field names, so fields carry the checkpoint's names (`in_proj`, `A_log`).
+ * Modules: plain classes whose Tensor fields are parameters and whose Module fields (or arrays of
+ * them) are children. A parameter's path is its path of field names, so fields carry the
+ * checkpoint's names (`in_proj`, `A_log`).
  */
 import { ConfigError, UnsupportedError } from '../base/errors.ts';
 import { expectShape } from '../base/shape.ts';
@@ -47,8 +48,8 @@ export abstract class Module implements TensorOwner {
   }
 
   /**
-   * Collects gradients (training) or not (inference). New modules collect them. Throws UnsupportedError for narrow weights: a step of
-   * an optimizer is smaller than their rounding.
+   * Collects gradients (training) or not (inference). New modules collect them. Throws UnsupportedError for
+   * narrow weights: a step of an optimizer is smaller than their rounding.
    */
   requireGrad(on: boolean): this {
     const narrow = [...this.namedParameters()].find(([, { dtype }]) => isNarrow(dtype));
@@ -61,7 +62,10 @@ export abstract class Module implements TensorOwner {
     return this;
   }
 
-  /** Puts another tensor of the same shape, of any floating point type, in the place of a parameter, which is disposed. */
+  /**
+   * Puts another tensor of the same shape, of any floating point type, in the place of
+   * a parameter, which is disposed.
+   */
   replaceParameter(path: string, tensor: Tensor): void {
     const names = path.split('.');
     const field = names.pop()!;

@@ -1,6 +1,6 @@
 /**
- * The optimizer's two kernels: the square of the gradient norm, summed over many tensors into one scalar on the device,
- * and the AdamW update that clips by it. Nothing is read back. Not differentiable.
+ * The optimizer's two kernels: the square of the gradient norm, summed over many tensors into one scalar on
+ * the device, and the AdamW update that clips by it. Nothing is read back. Not differentiable.
  */
 import { kernelOf } from '../backend/backend.ts';
 import { expectShape } from '../base/shape.ts';
@@ -29,7 +29,10 @@ export interface AdamWStep {
   clip: { sumSquares: Tensor; maxNorm: number } | null;
 }
 
-/** One update of `param` and its moments `m` and `v`, all in place (Loshchilov and Hutter 2019, with bias correction). */
+/**
+ * One update of `param` and its moments `m` and `v`, all in place (Loshchilov and
+ * Hutter 2019, with bias correction).
+ */
 export function adamwStep(param: Tensor, grad: Tensor, m: Tensor, v: Tensor, options: AdamWStep): void {
   for (const [name, tensor] of Object.entries({ grad, m, v }))
     expectShape('adamw', name, tensor.shape, param.shape);

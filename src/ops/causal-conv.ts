@@ -1,6 +1,7 @@
 /**
- * Depthwise causal convolution with a carried window: y[t] = f(bias + sum_j w[j] x[t - k + 1 + j]), f = silu or identity.
- * Source: Dao-AILab/causal-conv1d; here any width k >= 1, any length, and the window goes in and out as a value.
+ * Depthwise causal convolution with a carried window: y[t] = f(bias + sum_j w[j] x[t - k + 1 + j]), f
+ * = silu or identity. Source: Dao-AILab/causal-conv1d; here any width k >= 1, any length, and the
+ * window goes in and out as a value.
  */
 import { kernelOf } from '../backend/backend.ts';
 import { DTypeError } from '../base/errors.ts';
@@ -15,8 +16,8 @@ export interface CausalConvOptions {
   /** The last k inputs before x, oldest first: (b, e, k). Zeros when omitted. */
   window?: Tensor | null;
   /**
-   * Document of each token, i32 (b, l): inputs of another document count as zero. The window belongs to token 0's. A number must
-   * not come again within k tokens: equal numbers are one document here.
+   * Document of each token, i32 (b, l): inputs of another document count as zero. The window belongs to token
+   * 0's. A number must not come again within k tokens: equal numbers are one document here.
    */
   sequenceIds?: Tensor | null;
   /** Real tokens per row, i32 (b): later positions give 0 and leave the window alone. */

@@ -1,6 +1,6 @@
 /**
- * Softmax cross-entropy, fused: only log-sum-exp is kept for the backward pass, and the gradient overwrites the logits when nobody
- * else holds them, so a second (rows, v) never exists in a training step.
+ * Softmax cross-entropy, fused: only log-sum-exp is kept for the backward pass, and the gradient overwrites
+ * the logits when nobody else holds them, so a second (rows, v) never exists in a training step.
  */
 import { kernelOf } from '../backend/backend.ts';
 import { DTypeError, ShapeError } from '../base/errors.ts';
@@ -14,8 +14,8 @@ import { Tensor } from '../tensor/tensor.ts';
 export const IGNORE_INDEX = -100;
 
 /**
- * Mean of -log softmax(logits)[target] over the targets that are not `ignoreIndex`, in nats; 0 when all are ignored.
- * logits (..., v) f32; targets (...) i32. Throws ShapeError for a target outside the vocabulary.
+ * Mean of -log softmax(logits)[target] over the targets that are not `ignoreIndex`, in nats; 0 when all are
+ * ignored. logits (..., v) f32; targets (...) i32. Throws ShapeError for a target outside the vocabulary.
  */
 export function crossEntropy(
   logits: Tensor,

@@ -1,4 +1,7 @@
-/** `mamba-ts/ops`: the fused operations. Each has a twin composed from primitives, named `...Ref`, that it is tested against. */
+/**
+ * `mamba-ts/ops`: the fused operations. Each has a twin composed from primitives, named
+ * `...Ref`, that it is tested against.
+ */
 export { type AttentionOptions, attention, attentionRef } from './attention.ts';
 export {
   type CausalConvOptions,

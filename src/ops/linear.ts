@@ -1,9 +1,10 @@
 /**
- * Affine maps with the weight stored as checkpoints have it, (out, in): y = x W^T + bias.
- * splitLinear gives several row blocks of one weight as separate contiguous results: `[x, z] = in_proj(u)` needs no copy forward
- * or backward, and `[dt, B, C] = x_proj(x)` only that of its few columns. The weight may be narrow (bf16, f16, q8, q4) and is widened as it
- * is read; gradients then flow to x and bias only. Under withPrecision('bf16') the products round their operands, the two of the
- * backward pass as well; the bias and its gradient stay float32.
+ * Affine maps with the weight stored as checkpoints have it, (out, in): y = x W^T + bias. splitLinear gives
+ * several row blocks of one weight as separate contiguous results: `[x, z] = in_proj(u)` needs no copy
+ * forward or backward, and `[dt, B, C] = x_proj(x)` only that of its few columns. The weight may be narrow
+ * (bf16, f16, q8, q4) and is widened as it is read; gradients then flow to x and bias only. Under
+ * withPrecision('bf16') the products round their operands, the two of the backward pass as well; the bias
+ * and its gradient stay float32.
  */
 import type { Backend } from '../backend/backend.ts';
 import type { DType } from '../base/dtype.ts';
@@ -34,7 +35,9 @@ export function splitLinearRef(
   return startsOf(sizes).map((start, i) => slice(y, -1, start, start + sizes[i]!));
 }
 
-/** x (..., k), weight (n, k) with n = sum of sizes -> one (..., size) per size, in row order of the weight. */
+/**
+ * x (..., k), weight (n, k) with n = sum of sizes -> one (..., size) per size, in row order of the weight.
+ */
 export function splitLinear(
   x: Tensor,
   weight: Tensor,
@@ -48,7 +51,8 @@ export function splitLinear(
   const widePrecision = precision === 'int8' ? 'f32' : precision;
   const lead = x.shape.slice(0, -1);
   const rows = sizeOf(lead);
-  // Parts much narrower than x are computed together, and then moved apart: x is read once, and the product is a better one.
+  // Parts much narrower than x are computed together, and then moved apart: x is read once,
+  // and the product is a better one.
   const isJoint = sizes.length > 1 && n < k;
   const blocks = isJoint ? [n] : sizes;
   const starts = startsOf(blocks);
@@ -97,14 +101,19 @@ export function splitLinear(
   return outputs;
 }
 
-/** What products with a weight of this type compute in: rounded to bf16, what q8 and q4 say would be lost; int8 is for those alone. */
+/**
+ * What products with a weight of this type compute in: rounded to bf16, what q8 and q4 say would be
+ * lost; int8 is for those alone.
+ */
 function precisionWith(dtype: DType): Precision {
   const precision = currentPrecision();
   const isBlocked = dtype === 'q8' || dtype === 'q4';
   return precision === (isBlocked ? 'int8' : 'bf16') ? precision : 'f32';
 }
 
-/** The columns of y (rows, n) in parts of the given sizes, each contiguous; of a single row they are views. */
+/**
+ * The columns of y (rows, n) in parts of the given sizes, each contiguous; of a single row they are views.
+ */
 function columnsOf(y: Tensor, sizes: readonly number[]): Tensor[] {
   const starts = startsOf(sizes);
   if (y.shape[0] === 1) return sizes.map((size, i) => y.alias([1, size], y.offset + starts[i]!));

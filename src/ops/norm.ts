@@ -1,6 +1,7 @@
 /**
- * RMSNorm and LayerNorm over the last axis, optionally of a sum x + residual that is handed on (the pre-norm residual stream).
- * Source: state-spaces/mamba, ops/triton/layer_norm.py. The gated norm of Mamba-2 is gated-norm.ts.
+ * RMSNorm and LayerNorm over the last axis, optionally of a sum x + residual that is handed on
+ * (the pre-norm residual stream). Source: state-spaces/mamba, ops/triton/layer_norm.py. The gated
+ * norm of Mamba-2 is gated-norm.ts.
  */
 import { kernelOf } from '../backend/backend.ts';
 import { NORM_BLOCKS } from '../backend/kernels.ts';
@@ -33,9 +34,10 @@ export function scalesAreConstant(): boolean {
 }
 
 /**
- * Runs `fn`; what norms inside divide by counts as a constant in their gradients, in forward passes and in those that backward()
- * repeats. A norm does not see how long its input is, so the true gradient is at right angles to it and gradient x input says nothing;
- * with the scale held, as the LN rule of Ali et al. 2022 (arXiv 2202.07304) has it, it says what each input adds.
+ * Runs `fn`; what norms inside divide by counts as a constant in their gradients, in forward passes and in
+ * those that backward() repeats. A norm does not see how long its input is, so the true gradient is at right
+ * angles to it and gradient x input says nothing; with the scale held, as the LN rule of Ali et al. 2022
+ * (arXiv 2202.07304) has it, it says what each input adds.
  */
 export function withConstantScales<T>(fn: () => T): T {
   const before = areScalesConstant;
@@ -52,7 +54,10 @@ export function rmsNorm(x: Tensor, weight: Tensor | null, options: NormOptions =
   return norm('rmsNorm', x, weight, null, options, false);
 }
 
-/** s = x + residual; y = (s - mean) * rsqrt(var + eps) * weight + bias. x (..., d), weight and bias (d) or null. */
+/**
+ * s = x + residual; y = (s - mean) * rsqrt(var + eps) * weight + bias. x (...,
+ * d), weight and bias (d) or null.
+ */
 export function layerNorm(
   x: Tensor,
   weight: Tensor | null,

@@ -1,10 +1,11 @@
 /**
- * The rotations of Mamba-3 (arXiv 2603.15569; mamba3.py in state-spaces/mamba): a recurrence with complex decays, computed with real ones by
- * turning B and C, as rotary embeddings turn queries and keys (Su et al. 2021), but by angles that depend on the input:
+ * The rotations of Mamba-3 (arXiv 2603.15569; mamba3.py in state-spaces/mamba): a recurrence with complex
+ * decays, computed with real ones by turning B and C, as rotary embeddings turn queries and keys (Su et al.
+ * 2021), but by angles that depend on the input:
  *   theta[t] = theta[t-1] + pi tanh(angle[t]) dt[t]        per head and pair, modulo 2 pi
  *   (a, b)  -> (a cos theta - b sin theta, a sin theta + b cos theta)
- * Which elements make a pair is a matter of convention: neighbours (Mamba-3 SISO, interleaved attention) or elements `gap` apart
- * (Mamba-3 MIMO: gap n / 2; attention: half of the rotary width).
+ * Which elements make a pair is a matter of convention: neighbours (Mamba-3 SISO, interleaved attention) or
+ * elements `gap` apart (Mamba-3 MIMO: gap n / 2; attention: half of the rotary width).
  */
 import { kernelOf } from '../backend/backend.ts';
 import { anglePartialSize } from '../backend/kernels.ts';
@@ -20,7 +21,10 @@ import { choose, rowMasks } from './row-masks.ts';
 export interface AngleScanOptions {
   /** The angles before the first token (b, h, s); zeros when omitted. */
   state?: Tensor | null;
-  /** Document of each token, i32 (b, l): angles start from 0 where it changes. The incoming state belongs to token 0. */
+  /**
+   * Document of each token, i32 (b, l): angles start from 0 where it changes. The
+   * incoming state belongs to token 0.
+   */
   sequenceIds?: Tensor | null;
   /** Real tokens per row, i32 (b): later positions give 0 and leave the state alone. */
   lengths?: Tensor | null;
@@ -33,7 +37,10 @@ export interface AngleScanResult {
   state: Tensor;
 }
 
-/** angle (b, l, s), shared by all heads; dt (b, l, h). Carried in float64, so that small steps add up over long texts. */
+/**
+ * angle (b, l, s), shared by all heads; dt (b, l, h). Carried in float64, so that
+ * small steps add up over long texts.
+ */
 export function angleScan(angle: Tensor, dt: Tensor, options: AngleScanOptions = {}): AngleScanResult {
   const { state = null, sequenceIds = null, lengths = null } = options;
   const sizes = checkAngles(angle, dt, options);
@@ -69,8 +76,8 @@ export function angleScan(angle: Tensor, dt: Tensor, options: AngleScanOptions =
 }
 
 /**
- * The twin from primitives, token by token. There is no primitive to take off whole turns: its angles grow, and are those of `angleScan` up to
- * multiples of 2 pi. Their sines, cosines and gradients are the same.
+ * The twin from primitives, token by token. There is no primitive to take off whole turns: its angles grow,
+ * and are those of `angleScan` up to multiples of 2 pi. Their sines, cosines and gradients are the same.
  */
 export function angleScanRef(angle: Tensor, dt: Tensor, options: AngleScanOptions = {}): AngleScanResult {
   const { b, l, h, s } = checkAngles(angle, dt, options);
@@ -96,8 +103,9 @@ export interface RotateOptions {
 }
 
 /**
- * Turns the first s pairs of every vector of x (b, l, r, h, n) by theta (b, l, heads, s), where heads is h, or 1 for angles that all heads
- * share; the other elements stay as they are. Angles up to 1e4 keep the accuracy of docs/numerics.md.
+ * Turns the first s pairs of every vector of x (b, l, r, h, n) by theta (b, l, heads, s), where heads is
+ * h, or 1 for angles that all heads share; the other elements stay as they are. Angles up to 1e4 keep
+ * the accuracy of docs/numerics.md.
  */
 export function rotate(x: Tensor, theta: Tensor, options: RotateOptions): Tensor {
   const sizes = checkRotate(x, theta, options);

@@ -1,10 +1,12 @@
 /**
- * The selective scan of Mamba-1 (Gu and Dao 2023, section 3.2 and algorithm 2; selective_scan_ref in state-spaces/mamba):
+ * The selective scan of Mamba-1 (Gu and Dao 2023, section 3.2 and algorithm 2;
+ * selective_scan_ref in state-spaces/mamba):
  *   dt = f(delta + deltaBias)                          f = softplus or identity
  *   h[t] = exp(dt A) h[t-1] + dt B[t] u[t]             A exact (zero-order hold), B by Euler's rule
  *   y[t] = (C[t] . h[t] + D u[t]) * silu(z[t])
- * The state goes in and out as a value; both directions are differentiable. The backward pass recomputes states chunk by chunk from one
- * saved state per chunk, so memory is O(l / SCAN_CHUNK * e * n), never (b, l, e, n).
+ * The state goes in and out as a value; both directions are differentiable. The backward pass
+ * recomputes states chunk by chunk from one saved state per chunk, so memory is O(l /
+ * SCAN_CHUNK * e * n), never (b, l, e, n).
  */
 import { kernelOf } from '../backend/backend.ts';
 import { SCAN_CHUNK, scanPartialSize } from '../backend/kernels.ts';
@@ -39,7 +41,10 @@ export interface SelectiveScanOptions {
   deltaSoftplus?: boolean;
   /** The state before the first token (b, e, n); zeros when omitted. */
   state?: Tensor | null;
-  /** Document of each token, i32 (b, l): the state is reset where it changes. The incoming state belongs to token 0. */
+  /**
+   * Document of each token, i32 (b, l): the state is reset where it changes. The
+   * incoming state belongs to token 0.
+   */
   sequenceIds?: Tensor | null;
   /** Real tokens per row, i32 (b): later positions give 0 and leave the state alone. */
   lengths?: Tensor | null;
@@ -53,8 +58,8 @@ export interface SelectiveScanResult {
 }
 
 /**
- * u, delta (b, l, e); A (e, n), negative for a stable recurrence; B and C each constant (e, n), per token (b, l, n), or per token and group
- * (b, l, g, n) with channel c in group floor(c / (e / g)).
+ * u, delta (b, l, e); A (e, n), negative for a stable recurrence; B and C each constant (e, n), per token (b,
+ * l, n), or per token and group (b, l, g, n) with channel c in group floor(c / (e / g)).
  */
 export function selectiveScan(
   u: Tensor,
@@ -127,7 +132,10 @@ export function selectiveScan(
   return { y, state: stateOut };
 }
 
-/** The same, composed from primitives token by token: slow, memory (b, l, e, n), and the truth that the kernels are tested against. */
+/**
+ * The same, composed from primitives token by token: slow, memory (b, l, e, n), and the truth that
+ * the kernels are tested against.
+ */
 export function selectiveScanRef(
   u: Tensor,
   delta: Tensor,
@@ -167,8 +175,8 @@ export function selectiveScanRef(
 }
 
 /**
- * One token of the recurrence, for decoding (selective_state_update upstream). state (b, e, n); x, dt, z (b, e); A (e, n);
- * B, C (b, n) or (b, g, n); D, dtBias (e). Heads are channels: flatten (h, p) to e.
+ * One token of the recurrence, for decoding (selective_state_update upstream). state (b, e, n); x, dt, z (b,
+ * e); A (e, n); B, C (b, n) or (b, g, n); D, dtBias (e). Heads are channels: flatten (h, p) to e.
  */
 export function selectiveStateUpdate(
   state: Tensor,

@@ -7,8 +7,8 @@
  * Kernels compute it chunk by chunk, as matrix products inside a chunk and a recurrence over chunks: the same
  * function, whatever the chunk. The backward pass recomputes from one saved state per chunk, so memory is
  * O(l / chunk * h * p * n).
- * Under withPrecision('bf16' or 'int8'), without gradients, a device may round the factors of the products with
- * the state and into it to bfloat16; the state that goes in and out stays float32.
+ * Under withPrecision('bf16' or 'int8'), without gradients, a device may round the factors of the products
+ * with the state and into it to bfloat16; the state that goes in and out stays float32.
  */
 import { kernelOf } from '../backend/backend.ts';
 import { SSD_CHUNK, SSD_RANKS, SSD_WIDTH, ssdGradPartialSize, ssdPartialSize } from '../backend/kernels.ts';
@@ -39,7 +39,10 @@ export interface SsdCoreOptions {
   D?: Tensor | null;
   /** The state before the first token (b, h, p, n); zeros when omitted. */
   state?: Tensor | null;
-  /** A token before the first that still gives to those that follow it: it joins the state in every row that has a token. */
+  /**
+   * A token before the first that still gives to those that follow it: it joins the state
+   * in every row that has a token.
+   */
   last?: LastToken | null;
   /**
    * Document of each token, i32 (b, l): the state is reset where it changes. The incoming state belongs to

@@ -1,12 +1,14 @@
 /**
- * The recurrence of Mamba-3 (arXiv 2603.15569; mamba3.py in state-spaces/mamba). Where Mamba-2 takes the input of a step at its end (Euler's
- * rule), this takes it at both ends, with weights lambda and 1 - lambda (1/2: the trapezoidal rule, of second order). Per head, with r ranks,
- * values v, keys k and queries q (the paper's x, B and C; keys and queries already turned, see rotation.ts):
+ * The recurrence of Mamba-3 (arXiv 2603.15569; mamba3.py in state-spaces/mamba). Where Mamba-2 takes the
+ * input of a step at its end (Euler's rule), this takes it at both ends, with weights lambda and 1 - lambda
+ * (1/2: the trapezoidal rule, of second order). Per head, with r ranks, values v, keys k and queries q (the
+ * paper's x, B and C; keys and queries already turned, see rotation.ts):
  *   alpha = exp(A dt),   beta = (1 - lambda) dt alpha,   gamma = lambda dt
  *   S[t]  = alpha S[t-1] + beta sum_j v[t-1,j] k[t-1,j]^T + gamma sum_j v[t,j] k[t,j]^T           (p, n)
  *   y[t,j] = S[t] q[t,j] + D v[t,j]
- * What token t gives to token t + 1 is n[t] = dt[t+1] (1 - lambda[t+1]), times the decay of t + 1. So it may be written into the state at
- * once, if token t itself does not read it: that is ssdCore with scale gamma + n and own gamma.
+ * What token t gives to token t + 1 is n[t] = dt[t+1] (1 - lambda[t+1]), times the decay of t + 1. So
+ * it may be written into the state at once, if token t itself does not read it: that is ssdCore with
+ * scale gamma + n and own gamma.
  */
 import { ShapeError } from '../base/errors.ts';
 import { expectShape, sizeOf } from '../base/shape.ts';
@@ -58,7 +60,10 @@ export interface TrapezoidResult {
   ssm: Tensor;
 }
 
-/** V (b, l, r, h, p); dt, lambda in (0, 1) and A, negative (b, l, h); K and Q (b, l, r, h, n). With l = 1 it is a step of decoding. */
+/**
+ * V (b, l, r, h, p); dt, lambda in (0, 1) and A, negative (b, l, h); K and Q (b, l, r, h, n). With
+ * l = 1 it is a step of decoding.
+ */
 export function trapezoid(
   V: Tensor,
   dt: Tensor,
@@ -91,7 +96,10 @@ export function trapezoid(
   return { y, ssm };
 }
 
-/** (b, l, 1): 1 where the next token exists and is of the same document. Null if that is so but for the last column. */
+/**
+ * (b, l, 1): 1 where the next token exists and is of the same document. Null if that
+ * is so but for the last column.
+ */
 function followedMask(b: number, l: number, options: TrapezoidOptions, like: Tensor): Tensor | null {
   const ids = hostIds('sequenceIds', options.sequenceIds);
   const ends = hostIds('lengths', options.lengths);
@@ -104,8 +112,9 @@ function followedMask(b: number, l: number, options: TrapezoidOptions, like: Ten
 }
 
 /**
- * The last real token of each row of x (b, l, ...), for the next call's state: token lengths[i] - 1 of row i, or l - 1. A row without any
- * token takes that of `previous` (b, ...), or zeros when there is none. Gradients flow to where the values came from. -> (b, ...)
+ * The last real token of each row of x (b, l, ...), for the next call's state: token lengths[i] - 1 of row i,
+ * or l - 1. A row without any token takes that of `previous` (b, ...), or zeros when there is none. Gradients
+ * flow to where the values came from. -> (b, ...)
  */
 export function lastToken(
   x: Tensor,

@@ -1,6 +1,7 @@
 /**
- * B and C of Mamba-3 become the keys and queries of its recurrence (arXiv 2603.15569; mamba3.py in state-spaces/mamba): an RMS norm per group,
- * one copy per head with that head's bias, turned by that head's angles (rotation.ts).
+ * B and C of Mamba-3 become the keys and queries of its recurrence (arXiv 2603.15569; mamba3.py in
+ * state-spaces/mamba): an RMS norm per group, one copy per head with that head's bias, turned by
+ * that head's angles (rotation.ts).
  */
 import { kernelOf } from '../backend/backend.ts';
 import { turnHeadsPartialSize } from '../backend/kernels.ts';
@@ -32,7 +33,9 @@ export interface KeysAndQueries {
   Q: Tensor;
 }
 
-/** BC (b, l, 2, r, g, n): B and C of every token; theta (b, l, h, s). Head i reads group floor(i / (h / g)). */
+/**
+ * BC (b, l, 2, r, g, n): B and C of every token; theta (b, l, h, s). Head i reads group floor(i / (h / g)).
+ */
 export function turnHeads(
   BC: Tensor,
   forB: HeadParameters,

@@ -1,6 +1,6 @@
 /**
- * Attaches predict(), open() and explain() to Classifier as methods. The one place that extends its prototype; models/ knows nothing of
- * texts.
+ * Attaches predict(), open() and explain() to Classifier as methods. The one place that extends its
+ * prototype; models/ knows nothing of texts.
  */
 import { Classifier } from '../models/classifier.ts';
 import { type ExplainOptions, type Explanation, explain } from './explain.ts';

@@ -20,7 +20,10 @@ export function hasText(text: string): boolean {
   return /\S/.test(text);
 }
 
-/** The ids of each text, cut to `maxTokens` (default: the classifier's). Throws ConfigError for a text that has none, by index. */
+/**
+ * The ids of each text, cut to `maxTokens` (default: the classifier's). Throws ConfigError for
+ * a text that has none, by index.
+ */
 export async function encodeTexts(
   op: string,
   classifier: Classifier,

@@ -1,7 +1,9 @@
 /**
- * Which tokens decided: gradient x input, with the scales of norms held constant. For the score s = logit of the asked label - mean of the other logits, and the embedded token
- * x[t] (d channels), the weight of token t is sum over channels of ds/dx[t] * x[t]: to first order what s would lose without it.
- * Sources: Simonyan, Vedaldi and Zisserman 2013 (gradients as saliency); Shrikumar et al. 2016, arXiv 1605.01713 (gradient x input).
+ * Which tokens decided: gradient x input, with the scales of norms held constant. For the score s =
+ * logit of the asked label - mean of the other logits, and the embedded token x[t] (d channels), the
+ * weight of token t is sum over channels of ds/dx[t] * x[t]: to first order what s would lose without
+ * it. Sources: Simonyan, Vedaldi and Zisserman 2013 (gradients as saliency); Shrikumar et al. 2016,
+ * arXiv 1605.01713 (gradient x input).
  */
 import { ConfigError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
@@ -19,8 +21,8 @@ export interface ExplainOptions {
   /** The label that weights speak for. Default: the predicted one of each text. */
   label?: string;
   /**
-   * Texts are cut to this many tokens, special tokens included; null: never. Memory grows with them. Default: as the classifier was
-   * trained, and 2048 where it reads texts of any length.
+   * Texts are cut to this many tokens, special tokens included; null: never. Memory grows with them. Default:
+   * as the classifier was trained, and 2048 where it reads texts of any length.
    */
   maxTokens?: number | null;
   /** Throws the signal's reason, between two texts. */
@@ -46,8 +48,8 @@ export interface Explanation extends Prediction {
 const MOST_TOKENS = 2048;
 
 /**
- * An explanation per text, in their order. Leaves no gradients on the parameters and works with weights of any type. Throws ConfigError
- * for a label that the classifier does not have, and for what predict() refuses.
+ * An explanation per text, in their order. Leaves no gradients on the parameters and works with weights of
+ * any type. Throws ConfigError for a label that the classifier does not have, and for what predict() refuses.
  */
 export async function explain(
   classifier: Classifier,
@@ -81,8 +83,8 @@ export async function explain(
 }
 
 /**
- * The logits of a text, and per token sum over channels of ds/dx * x, over both directions. `asked`: null for the top class. `within` runs
- * the passes; tests take the true derivative instead.
+ * The logits of a text, and per token sum over channels of ds/dx * x, over both directions. `asked`: null for
+ * the top class. `within` runs the passes; tests take the true derivative instead.
  */
 export async function gradientTimesInput(
   classifier: Classifier,

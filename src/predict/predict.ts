@@ -1,4 +1,6 @@
-/** Classifying texts that are there as a whole: encoded, read with others about as long, given in their order. */
+/**
+ * Classifying texts that are there as a whole: encoded, read with others about as long, given in their order.
+ */
 import { ConfigError } from '../base/errors.ts';
 import { turn } from '../base/turn.ts';
 import type { Classifier, Direction } from '../models/classifier.ts';
@@ -7,11 +9,14 @@ import { PIECE, type Prediction, predictionOf, probabilitiesOf, Reading } from '
 
 export interface PredictOptions {
   /**
-   * Texts read together, those about as long with each other; bounds memory and changes no result. Default: as many as make passes of
-   * about 2048 tokens.
+   * Texts read together, those about as long with each other; bounds memory and changes no result. Default:
+   * as many as make passes of about 2048 tokens.
    */
   batchSize?: number;
-  /** Texts are cut to this many tokens, special tokens included; null: never. Default: as the classifier was trained. */
+  /**
+   * Texts are cut to this many tokens, special tokens included; null: never. Default:
+   * as the classifier was trained.
+   */
   maxTokens?: number | null;
   /** Throws the signal's reason, between two passes. */
   signal?: AbortSignal;
@@ -22,9 +27,9 @@ export interface PredictOptions {
 const TOKENS_PER_PASS = 2048;
 
 /**
- * A prediction per text, in their order. Texts of any length: they are read in pieces through the state, with other texts or alone, to
- * the same bits. Throws ConfigError for a text without anything to read (it names the index), for options out of range, and for a
- * classifier without a tokenizer.
+ * A prediction per text, in their order. Texts of any length: they are read in pieces through the state, with
+ * other texts or alone, to the same bits. Throws ConfigError for a text without anything to read (it names
+ * the index), for options out of range, and for a classifier without a tokenizer.
  */
 export async function predict(
   classifier: Classifier,
@@ -36,7 +41,10 @@ export async function predict(
   return probabilities.map((values) => predictionOf(classifier.config.labels, values));
 }
 
-/** predict() of rows of ids: probabilities in the order of the labels. Nothing is cut. Throws ConfigError for a row without ids. */
+/**
+ * predict() of rows of ids: probabilities in the order of the labels. Nothing is cut. Throws
+ * ConfigError for a row without ids.
+ */
 export async function predictIds(
   classifier: Classifier,
   rows: readonly Int32Array[],

@@ -1,6 +1,6 @@
 /**
- * A text that is classified while it arrives: through the state, with memory that does not grow with its length. Two directions keep
- * the ids, 4 bytes per token, because the second begins at the end.
+ * A text that is classified while it arrives: through the state, with memory that does not grow with its
+ * length. Two directions keep the ids, 4 bytes per token, because the second begins at the end.
  */
 import { ConfigError, StateError } from '../base/errors.ts';
 import { turn } from '../base/turn.ts';
@@ -11,13 +11,16 @@ import { IdList } from './id-list.ts';
 import { PIECE, type Prediction, predictionOf, probabilitiesOf, Reading } from './reading.ts';
 
 export interface OpenOptions {
-  /** The text is cut to this many tokens, special tokens included; null: never. Default: as the classifier was trained. */
+  /**
+   * The text is cut to this many tokens, special tokens included; null: never. Default:
+   * as the classifier was trained.
+   */
   maxTokens?: number | null;
 }
 
 /**
- * Made by classifier.open(). Calls may overlap: each waits for those before it. The answer has the bits that predict() gives for the
- * text so far, however it was cut into pieces.
+ * Made by classifier.open(). Calls may overlap: each waits for those before it. The answer has the bits that
+ * predict() gives for the text so far, however it was cut into pieces.
  */
 export class TextReader {
   readonly #classifier: Classifier;
@@ -70,8 +73,9 @@ export class TextReader {
   }
 
   /**
-   * What the classifier says of the text so far. The text can go on behind it as if nothing had been asked. One direction reads the last
-   * few thousand characters for it, two the whole text from its end. Throws StateError before there is anything to read.
+   * What the classifier says of the text so far. The text can go on behind it as if nothing had been asked.
+   * One direction reads the last few thousand characters for it, two the whole text from its end. Throws
+   * StateError before there is anything to read.
    */
   async answer(): Promise<Prediction> {
     return this.#inTurn('answer', async () => {

@@ -1,7 +1,7 @@
 /**
- * Reading texts of any length through the state: a piece of bounded size of each row at a time, pooled on the way. Pieces are cut at
- * the same places whatever a row is read with, and of sizes with which the kernels sum in the same order, so a text gives the same bits
- * alone, in any company and piece by piece.
+ * Reading texts of any length through the state: a piece of bounded size of each row at a time, pooled on the
+ * way. Pieces are cut at the same places whatever a row is read with, and of sizes with which the kernels sum
+ * in the same order, so a text gives the same bits alone, in any company and piece by piece.
  */
 import type { Classifier, Direction } from '../models/classifier.ts';
 import { RunningPool } from '../models/pooling.ts';
@@ -11,8 +11,8 @@ import { noGrad } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
 
 /**
- * Tokens per piece: as many as matrix products sum at once, so that no sum is split in a way that depends on padding, and whole chunks
- * of ssd.
+ * Tokens per piece: as many as matrix products sum at once, so that no sum is split in a way that depends on
+ * padding, and whole chunks of ssd.
  */
 export const PIECE = 128;
 /** Products of up to 16 rows sum in another order than longer ones; shorter pieces are padded. */
@@ -34,8 +34,9 @@ export class Reading {
   }
 
   /**
-   * The next 1 to PIECE tokens of each of the first `pieces.length` rows, for the reverse stack those before the last ones, from the end.
-   * Only with a whole PIECE may a row go on; the rows behind the given ones have ended.
+   * The next 1 to PIECE tokens of each of the first `pieces.length` rows, for the reverse stack
+   * those before the last ones, from the end. Only with a whole PIECE may a row go on; the rows
+   * behind the given ones have ended.
    */
   async read(pieces: readonly Int32Array[]): Promise<void> {
     const lengths = pieces.map(({ length }) => length);
@@ -95,7 +96,10 @@ export interface Prediction {
   scores: Record<string, number>;
 }
 
-/** From the pooled features of each direction to probabilities, in the order of the labels. One text at a time: the same bits always. */
+/**
+ * From the pooled features of each direction to probabilities, in the order of the labels. One text
+ * at a time: the same bits always.
+ */
 export async function probabilitiesOf(
   classifier: Classifier,
   features: readonly Float32Array[],

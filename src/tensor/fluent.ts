@@ -1,4 +1,7 @@
-/** Attaches the primitives to Tensor as methods, so that `x.add(y).sum()` reads well. The one place that extends its prototype. */
+/**
+ * Attaches the primitives to Tensor as methods, so that `x.add(y).sum()` reads well. The one
+ * place that extends its prototype.
+ */
 import type { DType } from '../base/dtype.ts';
 import type { Shape } from '../base/shape.ts';
 import * as p from './primitives.ts';

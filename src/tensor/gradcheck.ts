@@ -1,6 +1,6 @@
 /**
- * Gradients against central finite differences, on a device that computes and stores in float64
- * (the reference device with 64-bit storage), so that the comparison is limited by the difference quotient alone.
+ * Gradients against central finite differences, on a device that computes and stores in float64 (the
+ * reference device with 64-bit storage), so that the comparison is limited by the difference quotient alone.
  */
 import { type Backend, type BufferRef, withDevice } from '../backend/backend.ts';
 import { Rng } from '../base/rng.ts';
@@ -27,8 +27,8 @@ export interface GradcheckResult {
 }
 
 /**
- * Checks d(sum of outputs times fixed random weights)/d(inputs) of `fn`. With step h the truncation error is about h^2 times the
- * third derivative and the rounding error eps64 / h: the default 1e-5 leaves about 1e-9.
+ * Checks d(sum of outputs times fixed random weights)/d(inputs) of `fn`. With step h the truncation error is
+ * about h^2 times the third derivative and the rounding error eps64 / h: the default 1e-5 leaves about 1e-9.
  */
 export function gradcheck(
   device: Float64Device,

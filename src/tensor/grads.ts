@@ -1,6 +1,6 @@
 /**
- * Every gradient rule of the primitives, in one table. `d` is the gradient of the output; a rule returns the gradients of the
- * inputs in order. Fused operations keep their rules in their own files (ops/).
+ * Every gradient rule of the primitives, in one table. `d` is the gradient of the output; a rule returns the
+ * gradients of the inputs in order. Fused operations keep their rules in their own files (ops/).
  */
 import type { Backend } from '../backend/backend.ts';
 import type { UnaryOp } from '../backend/kernels.ts';
@@ -86,7 +86,10 @@ export const GRADS = {
       return raw.slice(d, axis, at - extent, at);
     });
   },
-  /** Adds to `sum`, the gradient that the table has already, where there is one: a table may be far larger than d. */
+  /**
+   * Adds to `sum`, the gradient that the table has already, where there is one: a
+   * table may be far larger than d.
+   */
   gatherRows: (d: Tensor, table: Shape, ids: Tensor, sum: Tensor | null) => {
     const dtable = sum ?? raw.full(table, 0, d.device);
     raw.scatterAddRows(d, ids, dtable);

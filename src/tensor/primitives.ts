@@ -241,7 +241,10 @@ export function stack(parts: readonly Tensor[], axis: number): Tensor {
   );
 }
 
-/** Rows of `table` (rows, d), which may be narrow, chosen by `ids` (any shape, i32) -> (..., d) f32. Ids must be in range. */
+/**
+ * Rows of `table` (rows, d), which may be narrow, chosen by `ids` (any shape, i32) ->
+ * (..., d) f32. Ids must be in range.
+ */
 export function gatherRows(table: Tensor, ids: Tensor): Tensor {
   if (ids.dtype !== 'i32') throw new DTypeError(`gatherRows: expected i32 ids, got ${ids.dtype}.`);
   table.dims(2);
@@ -270,7 +273,10 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   return y;
 }
 
-/** Widens the storage types to f32 (exactly), or rounds f32 to bf16 or f16 (to nearest even). Not differentiable. */
+/**
+ * Widens the storage types to f32 (exactly), or rounds f32 to bf16 or f16 (to
+ * nearest even). Not differentiable.
+ */
 export function cast(x: Tensor, dtype: DType): Tensor {
   return raw.cast(x, dtype);
 }

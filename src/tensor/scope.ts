@@ -1,6 +1,6 @@
 /**
- * Lifetimes: `scope(fn)` disposes every tensor made inside `fn`, except those it returns (alone, in arrays, in plain
- * objects or in anything that lists its tensors under TENSORS) and those passed to keep().
+ * Lifetimes: `scope(fn)` disposes every tensor made inside `fn`, except those it returns (alone, in arrays,
+ * in plain objects or in anything that lists its tensors under TENSORS) and those passed to keep().
  */
 import { StateError } from '../base/errors.ts';
 import { scopes, Tensor } from './tensor.ts';

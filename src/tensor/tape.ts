@@ -1,6 +1,7 @@
 /**
- * The gradient graph, defined by running. Every recorded op makes a Node that holds references to what its gradient rule needs;
- * backward() visits nodes from the newest to the oldest and frees each node's memory as soon as it has been used.
+ * The gradient graph, defined by running. Every recorded op makes a Node that holds references to what
+ * its gradient rule needs; backward() visits nodes from the newest to the oldest and frees each node's
+ * memory as soon as it has been used.
  */
 import { ShapeError, StateError } from '../base/errors.ts';
 import { sameShape, showShape } from '../base/shape.ts';
@@ -11,8 +12,9 @@ import type { GraphNode, Tensor } from './tensor.ts';
 
 export type Saved = Record<string, Tensor | null>;
 /**
- * Gradients of the inputs, in their order; null where none flows. `needs[i]` tells which are wanted. `sums[i]` is what input i has
- * gathered from other ops, where a rule may add its share in place and return it; null where there is nothing yet, or somebody else reads it.
+ * Gradients of the inputs, in their order; null where none flows. `needs[i]` tells which are wanted.
+ * `sums[i]` is what input i has gathered from other ops, where a rule may add its share in place and return
+ * it; null where there is nothing yet, or somebody else reads it.
  */
 export type GradRule<S extends Saved> = (
   douts: readonly (Tensor | null)[],
@@ -110,8 +112,8 @@ class Node implements GraphNode {
 }
 
 /**
- * Records an op for backward(), when any input takes part in the graph. `saved` are the tensors the rule will read;
- * the tape keeps them alive by itself. Integer inputs are passed as null.
+ * Records an op for backward(), when any input takes part in the graph. `saved` are the tensors the rule will
+ * read; the tape keeps them alive by itself. Integer inputs are passed as null.
  */
 export function record<S extends Saved>(
   op: string,
@@ -135,7 +137,10 @@ export function record<S extends Saved>(
   });
 }
 
-/** Adds `grad` to `total`, in place when nobody else reads it; returns the handle that now owns the sum (untracked). */
+/**
+ * Adds `grad` to `total`, in place when nobody else reads it; returns the handle
+ * that now owns the sum (untracked).
+ */
 function accumulate(total: Tensor | null, grad: Tensor): Tensor {
   if (!total) return grad.alias(grad.shape, grad.offset, false);
   if (total.block.refs === 1) {
@@ -148,8 +153,8 @@ function accumulate(total: Tensor | null, grad: Tensor): Tensor {
 }
 
 /**
- * Propagates `gradient` (ones for a scalar) from `output` to every leaf with requiresGrad, adding to its `.grad`.
- * Frees the graph on the way. Throws StateError when there is no graph.
+ * Propagates `gradient` (ones for a scalar) from `output` to every leaf with requiresGrad, adding to its
+ * `.grad`. Frees the graph on the way. Throws StateError when there is no graph.
  */
 export function backward(output: Tensor, gradient?: Tensor): void {
   backwardFrom([output], [gradient ?? null]);
@@ -229,8 +234,9 @@ function propagate(node: Node): void {
 }
 
 /**
- * Gradient checkpointing: runs `fn` without keeping its intermediates and runs it again, in the same precision, during backward().
- * `fn` must be deterministic; parameters it captures receive their gradients too.
+ * Gradient checkpointing: runs `fn` without keeping its intermediates and runs it again,
+ * in the same precision, during backward(). `fn` must be deterministic; parameters it
+ * captures receive their gradients too.
  */
 export function recompute(fn: (...inputs: Tensor[]) => Tensor[], inputs: Tensor[]): Tensor[] {
   if (!enabled) return fn(...inputs);

@@ -1,7 +1,8 @@
 /**
- * Tensor: a contiguous row-major array on a device, with its place in the gradient graph. Data only: operations live in
- * primitives.ts and ops/. Memory is reference counted: handles (Tensor) and the graph share a Block, and the last one
- * to let go returns the buffer to the device's pool. `scope` (scope.ts) disposes handles in bulk.
+ * Tensor: a contiguous row-major array on a device, with its place in the gradient graph. Data only:
+ * operations live in primitives.ts and ops/. Memory is reference counted: handles (Tensor) and the
+ * graph share a Block, and the last one to let go returns the buffer to the device's pool. `scope`
+ * (scope.ts) disposes handles in bulk.
  */
 import { type Backend, type BufferRef, currentDevice, kernelOf, type Storage } from '../backend/backend.ts';
 import { BLOCK } from '../base/blocks.ts';
@@ -107,7 +108,9 @@ export class Tensor implements BufferRef {
   requiresGrad = false;
   /** The collected gradient of a leaf; same shape, owned by this tensor. */
   grad: Tensor | null = null;
-  /** Integer tensors made from host data keep it: ids are checked, and masks derived, without reading back. */
+  /**
+   * Integer tensors made from host data keep it: ids are checked, and masks derived, without reading back.
+   */
   host: Int32Array | null = null;
   /** Index among the outputs of the node that made it. */
   readonly outputIndex: number = 0;
@@ -134,7 +137,10 @@ export class Tensor implements BufferRef {
     return new Tensor(new Block(device, deviceBytes(dtype, shape), true), shape, dtype);
   }
 
-  /** Copies host data. The dtype follows the array: Int32Array makes i32, everything else f32 unless said; narrow types as `write`. */
+  /**
+   * Copies host data. The dtype follows the array: Int32Array makes i32, everything else f32 unless
+   * said; narrow types as `write`.
+   */
   static from(data: TypedArray | readonly number[], shape?: Shape, options: TensorOptions = {}): Tensor {
     const dtype = options.dtype ?? (data instanceof Int32Array ? 'i32' : 'f32');
     const dims = shape ?? [data.length];

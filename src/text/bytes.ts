@@ -1,6 +1,6 @@
 /**
- * The byte tokenizer: the 256 byte values are the ids, so any file is valid text. Text becomes its UTF-8 bytes; files
- * are used as they are and never decoded. There is no end-of-text id.
+ * The byte tokenizer: the 256 byte values are the ids, so any file is valid text. Text becomes its UTF-8
+ * bytes; files are used as they are and never decoded. There is no end-of-text id.
  */
 import { ConfigError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
@@ -10,10 +10,10 @@ import { byteStreamDecoder } from './stream-decoder.ts';
 export const BYTES_FILE = 'mamba_tokenizer.json';
 
 /**
- * The tokenizer of byte-level models. Bytes that are not UTF-8 decode to U+FFFD; a lone surrogate encodes as U+FFFD.
- * `toFiles()` gives `mamba_tokenizer.json` with `{"type":"bytes"}`: Hugging Face has no name for this tokenizer, so
- * the file is ours and tells `tokenizerFromFiles` what the ids mean. `decode` throws ConfigError for ids that are not
- * bytes.
+ * The tokenizer of byte-level models. Bytes that are not UTF-8 decode to U+FFFD; a lone surrogate encodes as
+ * U+FFFD. `toFiles()` gives `mamba_tokenizer.json` with `{"type":"bytes"}`: Hugging Face has no name for this
+ * tokenizer, so the file is ours and tells `tokenizerFromFiles` what the ids mean. `decode` throws
+ * ConfigError for ids that are not bytes.
  */
 export function byteTokenizer(): Tokenizer {
   const encoder = new TextEncoder();

@@ -1,6 +1,7 @@
 /**
- * Chat templates: from messages to the text that a model was taught to read as a conversation. The template comes with the model or
- * is chosen by name; it is never guessed. Source of the convention: Hugging Face transformers, "Chat templates".
+ * Chat templates: from messages to the text that a model was taught to read as a conversation. The template
+ * comes with the model or is chosen by name; it is never guessed. Source of the convention: Hugging Face
+ * transformers, "Chat templates".
  */
 import { ConfigError, FormatError } from '../base/errors.ts';
 import { commonLength } from '../base/text.ts';
@@ -11,8 +12,8 @@ export interface ChatMessage {
   /** `system`, `user`, `assistant`, or what else the template knows. */
   role: string;
   /**
-   * Plain text. Names of special tokens and the template's own marks are not escaped, as in transformers: a user who types them can
-   * forge the end of a message. Remove them from the words of strangers.
+   * Plain text. Names of special tokens and the template's own marks are not escaped, as in transformers: a
+   * user who types them can forge the end of a message. Remove them from the words of strangers.
    */
   content: string;
 }
@@ -32,8 +33,8 @@ export interface ChatTemplate {
   /** Where an assistant's message ends in plain text; empty if it ends with the end-of-text token. */
   readonly stop: readonly string[];
   /**
-   * Throws ConfigError, with the template's own words, for messages it does not accept, and FormatError when it fails or does not
-   * come to an end.
+   * Throws ConfigError, with the template's own words, for messages it does not accept, and FormatError when
+   * it fails or does not come to an end.
    */
   render(messages: readonly ChatMessage[], options: RenderOptions): string;
 }
@@ -50,8 +51,9 @@ export const CHAT_TEMPLATES = {
 } as const;
 
 /**
- * A template from a name of CHAT_TEMPLATES or from Jinja source. `specialTokens` (a tokenizer's) are its variables; absent begin and
- * end tokens are empty texts. Throws ConfigError for an unknown name, FormatError for a source that is not Jinja.
+ * A template from a name of CHAT_TEMPLATES or from Jinja source. `specialTokens` (a tokenizer's) are its
+ * variables; absent begin and end tokens are empty texts. Throws ConfigError for an unknown name, FormatError
+ * for a source that is not Jinja.
  */
 export function chatTemplate(
   source: string,
@@ -95,8 +97,9 @@ function checkMessages(messages: readonly ChatMessage[]): void {
 }
 
 /**
- * What a template puts behind an assistant's message in any case, up to the end of its line, or else the beginning of the user's next
- * one: a model taught with it may end its turns so. Found by looking, with a message that occurs nowhere else.
+ * What a template puts behind an assistant's message in any case, up to the end of its line, or else the
+ * beginning of the user's next one: a model taught with it may end its turns so. Found by looking, with a
+ * message that occurs nowhere else.
  */
 function findStop(render: ChatTemplate['render'], eos: string): string[] {
   const [question, answer] = ['Qk7', 'Zx9'];
@@ -123,8 +126,9 @@ function findStop(render: ChatTemplate['render'], eos: string): string[] {
 }
 
 /**
- * The template's source among the files beside a model, by name: `chat_template.jinja`, else `chat_template` in
- * `tokenizer_config.json`, of several the one called `default`. Null if there is none. Throws FormatError for another type.
+ * The template's source among the files beside a model, by name: `chat_template.jinja`, else
+ * `chat_template` in `tokenizer_config.json`, of several the one called `default`. Null if there is none.
+ * Throws FormatError for another type.
  */
 export function templateFromFiles(files: Readonly<Record<string, string>>): string | null {
   const own = files['chat_template.jinja'];

@@ -1,6 +1,6 @@
 /**
- * Encoding a text that goes on in the middle of another. Llama's vocabularies put a space in front of every text; in
- * front of a continuation it would be one space too many.
+ * Encoding a text that goes on in the middle of another. Llama's vocabularies put a space in front of every
+ * text; in front of a continuation it would be one space too many.
  */
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import type { JsonObject } from './library-json.ts';
@@ -22,8 +22,8 @@ export function withoutPrefix(
 }
 
 /**
- * Encodes a continuation: up to the first added token by `encodeBare`, the rest as always: behind an added token the
- * space belongs to the ids that the model was trained with.
+ * Encodes a continuation: up to the first added token by `encodeBare`, the rest as always: behind an added
+ * token the space belongs to the ids that the model was trained with.
  */
 export function continuationEncoder(
   added: readonly AddedToken[],

@@ -1,13 +1,20 @@
 /**
- * Runs a chat template in `@huggingface/jinja` within bounds. A template comes with a model, so it is input like any other: it may be
- * broken, loop for hours or print gigabytes. Here it gets so many steps and so much text, and no way to hang the program.
+ * Runs a chat template in `@huggingface/jinja` within bounds. A template comes with a model, so it is input
+ * like any other: it may be broken, loop for hours or print gigabytes. Here it gets so many steps and so much
+ * text, and no way to hang the program.
  */
 import * as jinja from '@huggingface/jinja';
 import { ConfigError, FormatError } from '../base/errors.ts';
 
-/** Characters. The largest published templates have a third of it; the lexer takes quadratic time over runs of spaces. */
+/**
+ * Characters. The largest published templates have a third of it; the lexer takes
+ * quadratic time over runs of spaces.
+ */
 const MAX_SOURCE = 2 ** 16;
-/** Expressions and statements evaluated, in all and for each message; published templates take about fifty for one. */
+/**
+ * Expressions and statements evaluated, in all and for each message; published
+ * templates take about fifty for one.
+ */
 const MAX_STEPS = 200_000;
 const STEPS_PER_MESSAGE = 1000;
 /** The library makes a scope and eleven values for each round of a loop, whatever is in it. */
@@ -54,7 +61,10 @@ export interface Variables {
   readonly [name: string]: unknown;
 }
 
-/** Throws FormatError for a source that is too long or not Jinja; so does the program when it fails, and ConfigError for raise_exception. */
+/**
+ * Throws FormatError for a source that is too long or not Jinja; so does the program when it fails, and
+ * ConfigError for raise_exception.
+ */
 export function compile(source: string, name: string): Program {
   if (source.length > MAX_SOURCE) {
     throw new FormatError(
@@ -141,7 +151,9 @@ class BoundedInterpreter extends library.Interpreter {
     if (Date.now() > this.#deadline) throw new Error(`more than ${MAX_MS / 1000} seconds of work`);
   }
 
-  /** About the characters it takes to print. Lists of lists of lists are small in memory and endless on paper. */
+  /**
+   * About the characters it takes to print. Lists of lists of lists are small in memory and endless on paper.
+   */
   #weigh(value: Value): number {
     const inside: unknown = value.value;
     if (typeof inside === 'string') return checkLength(inside.length + 1);

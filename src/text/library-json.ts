@@ -1,8 +1,8 @@
 /**
- * A tokenizer.json as `@huggingface/tokenizers` must be given it. Checks come first, because the library trusts the file;
- * then the parts that it reads differently from Hugging Face's own implementation are said in words on which both agree.
- * One difference is left: a byte without a token (Falcon has none for some control characters) is dropped after merging,
- * there before, so that its neighbours may merge.
+ * A tokenizer.json as `@huggingface/tokenizers` must be given it. Checks come first, because the library
+ * trusts the file; then the parts that it reads differently from Hugging Face's own implementation are said
+ * in words on which both agree. One difference is left: a byte without a token (Falcon has none for some
+ * control characters) is dropped after merging, there before, so that its neighbours may merge.
  */
 import { FormatError, UnsupportedError } from '../base/errors.ts';
 
@@ -13,7 +13,10 @@ const MAX_ID = 2 ** 24;
 /** Most parts of a normalizer or pre-tokenizer inside each other. */
 const MAX_DEPTH = 32;
 
-/** GPT-2's words. The library's own expression takes JavaScript's idea of white space, which has U+FEFF, not U+0085. */
+/**
+ * GPT-2's words. The library's own expression takes JavaScript's idea of white
+ * space, which has U+FEFF, not U+0085.
+ */
 const GPT2_WORDS = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 const PUNCTUATION = '[\\p{P}\\x21-\\x2F\\x3A-\\x40\\x5B-\\x60\\x7B-\\x7E]';
 /** Chinese characters beyond U+FFFF, around which BERT puts spaces; the library looks at halves of them. */

@@ -1,7 +1,7 @@
 /**
- * Words of vocabularies in the manner of Llama, which split nothing before they merge. Where no merge puts anything in
- * front of a space, merges never cross the place in front of a run of spaces: words there are encoded alone and
- * remembered, a hundred times faster than the text as a whole.
+ * Words of vocabularies in the manner of Llama, which split nothing before they merge. Where no merge puts
+ * anything in front of a space, merges never cross the place in front of a run of spaces: words there are
+ * encoded alone and remembered, a hundred times faster than the text as a whole.
  */
 import type { JsonObject } from './library-json.ts';
 import { addedTokens, anyOf, remembered } from './words.ts';
@@ -10,8 +10,8 @@ import { addedTokens, anyOf, remembered } from './words.ts';
 const WORD = /[ ▁]*[^ ▁]+|[ ▁]+/gu;
 
 /**
- * The same ids as the library; null where words cannot be told apart this way. `encodeBare` encodes a text without a
- * space in front of it. A continuation has no such space before its first added token.
+ * The same ids as the library; null where words cannot be told apart this way. `encodeBare` encodes a text
+ * without a space in front of it. A continuation has no such space before its first added token.
  */
 export function llamaEncoder(
   tokenizerJson: JsonObject,
@@ -51,7 +51,10 @@ export function llamaEncoder(
   };
 }
 
-/** A space or nothing: what the normalizer puts in front. Null if it does anything but that and turning spaces into ▁. */
+/**
+ * A space or nothing: what the normalizer puts in front. Null if it does anything but
+ * that and turning spaces into ▁.
+ */
 function prefixOf(normalizer: unknown): string | null {
   const { type, normalizers } = (normalizer ?? {}) as JsonObject;
   const parts = type === 'Sequence' && Array.isArray(normalizers) ? [...normalizers] : [normalizer];
@@ -61,7 +64,10 @@ function prefixOf(normalizer: unknown): string | null {
   return isPlain && others.length === 0 ? (hasPrefix ? ' ' : '') : null;
 }
 
-/** Every character has tokens (none is unknown, which would join its neighbours), and spaces only begin a merge. */
+/**
+ * Every character has tokens (none is unknown, which would join its neighbours),
+ * and spaces only begin a merge.
+ */
 function hasWords({ type, byte_fallback: bytes, vocab, merges }: JsonObject): boolean {
   if (type !== 'BPE' || bytes !== true) return false;
   for (let byte = 0; byte < 256; byte++) {

@@ -1,10 +1,10 @@
 /**
- * Learns BPE merges from counted words. Pair counts are kept up to date instead of recounted: each pair knows the words
- * it occurs in, and a heap yields the best pair. Cost grows with the symbols that merges touch.
+ * Learns BPE merges from counted words. Pair counts are kept up to date instead of recounted: each pair knows
+ * the words it occurs in, and a heap yields the best pair. Cost grows with the symbols that merges touch.
  *
- * Two facts keep it simple. A merge only lowers the counts of pairs that existed before it, so an entry of the heap is
- * never too small and is corrected when it comes up. And a string always merges in one way (the inside of a token does
- * not depend on its surroundings), so no two merges give the same token.
+ * Two facts keep it simple. A merge only lowers the counts of pairs that existed before it, so an entry of
+ * the heap is never too small and is corrected when it comes up. And a string always merges in one way (the
+ * inside of a token does not depend on its surroundings), so no two merges give the same token.
  */
 
 /** A word as bytes, and how often the text has it. */
@@ -27,8 +27,8 @@ interface Pair {
 const KEY_BASE = 2 ** 25;
 
 /**
- * Up to `wanted` merges as pairs of symbols: 0..255 are bytes, 256 + i is the result of merge i. Stops early when no
- * pair occurs twice.
+ * Up to `wanted` merges as pairs of symbols: 0..255 are bytes, 256 + i is the result of merge i. Stops
+ * early when no pair occurs twice.
  */
 export function learnMerges(words: readonly CountedWord[], wanted: number): [number, number][] {
   const symbols = words.map((word) => Int32Array.from(word.bytes));

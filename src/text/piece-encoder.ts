@@ -1,7 +1,8 @@
 /**
- * A text as a model reads it: cut to a number of tokens, with its special tokens around it, and encoded the same way
- * whether it comes whole or in pieces. Long texts are cut into segments at places that their characters alone decide,
- * chosen so that the usual tokenizers (byte-level BPE, WordPiece, Llama's, bytes) give the ids of the uncut text.
+ * A text as a model reads it: cut to a number of tokens, with its special tokens around it, and encoded the
+ * same way whether it comes whole or in pieces. Long texts are cut into segments at places that their
+ * characters alone decide, chosen so that the usual tokenizers (byte-level BPE, WordPiece, Llama's, bytes)
+ * give the ids of the uncut text.
  */
 import { ConfigError, UnsupportedError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
@@ -19,21 +20,25 @@ const STEP = 1024;
 const MAX_BACK = 16;
 
 /**
- * Where tokens of the usual vocabularies never cross: in front of a single space between words. What stands before it
- * is none of the brackets that special tokens end with, behind which Llama's vocabularies count spaces differently.
+ * Where tokens of the usual vocabularies never cross: in front of a single space between words. What
+ * stands before it is none of the brackets that special tokens end with, behind which Llama's
+ * vocabularies count spaces differently.
  */
 const CUT = /(?<=[\p{L}\p{N}.,;:!?]) (?=[^\s\x85])/gu;
 
 export interface PieceEncoderOptions {
-  /** Tokens at most, special ones included; the text is cut at its end, as transformers does. Default null: all. */
+  /**
+   * Tokens at most, special ones included; the text is cut at its end, as
+   * transformers does. Default null: all.
+   */
   maxTokens?: number | null;
   /** @internal Other segments, for tests. */
   segments?: Segments;
 }
 
 /**
- * Encodes a text that arrives in pieces, which may end within a word or a character. All that push() gave and then
- * end() are together the ids of the text, however it was cut into pieces.
+ * Encodes a text that arrives in pieces, which may end within a word or a character. All that push() gave and
+ * then end() are together the ids of the text, however it was cut into pieces.
  *
  * Throws ConfigError for a maxTokens without room for one token beside the special ones.
  */
@@ -90,7 +95,9 @@ export class PieceEncoder {
     return ids;
   }
 
-  /** The ids of what is pending, as if the text ended here, and the special tokens behind it. Changes nothing. */
+  /**
+   * The ids of what is pending, as if the text ended here, and the special tokens behind it. Changes nothing.
+   */
   end(): number[] {
     const ids: number[] = [];
     let start = 0;
@@ -107,7 +114,10 @@ export class PieceEncoder {
     return ids;
   }
 
-  /** Appends the ids of a segment as far as there is room behind `count` tokens, and gives how many of the text. */
+  /**
+   * Appends the ids of a segment as far as there is room behind `count` tokens,
+   * and gives how many of the text.
+   */
   #encode(ids: number[], start: number, end: number, count: number, isContinuation: boolean): number {
     if (!isContinuation) append(ids, this.#ends.before);
     const encoded = this.#tokenizer.encode(this.#pending.slice(start, end), { isContinuation });
@@ -117,7 +127,10 @@ export class PieceEncoder {
   }
 }
 
-/** The ids of a whole text: what a PieceEncoder gives in all. Only as much of it is encoded as `maxTokens` needs. */
+/**
+ * The ids of a whole text: what a PieceEncoder gives in all. Only as much of it
+ * is encoded as `maxTokens` needs.
+ */
 export function encodeText(tokenizer: Tokenizer, text: string, maxTokens: number | null = null): number[] {
   const encoder = new PieceEncoder(tokenizer, { maxTokens });
   const ids = encoder.push(text);
@@ -138,7 +151,10 @@ function cutOf(text: string, start: number, { least, most }: Segments): number {
   return isBetweenCharacters(text, cut) ? cut : start + most - (isPair(text, start + most) ? 1 : 0);
 }
 
-/** Whether neither a surrogate pair, nor a line break of two, nor a character and its marks or joiners go on at `at`. */
+/**
+ * Whether neither a surrogate pair, nor a line break of two, nor a character and its
+ * marks or joiners go on at `at`.
+ */
 function isBetweenCharacters(text: string, at: number): boolean {
   if (isPair(text, at) || text.startsWith('\r\n', at - 1)) return false;
   return !/^[\p{M}\u200d]/u.test(text.slice(at, at + 2)) && text[at - 1] !== '\u200d';

@@ -1,12 +1,15 @@
 /**
- * The special tokens by role, from what stands beside a tokenizer.json: tokenizer_config.json, special_tokens_map.json
- * and the model's own eos_token_id. Tokens are named as text or as an object with `content`.
+ * The special tokens by role, from what stands beside a tokenizer.json:
+ * tokenizer_config.json, special_tokens_map.json and the model's own eos_token_id. Tokens are
+ * named as text or as an object with `content`.
  */
 
 import { ConfigError } from '../base/errors.ts';
 import type { JsonObject } from './library-json.ts';
 
-/** Member names such as `bos_token`; others (add_bos_token, additional_special_tokens) are no single token. */
+/**
+ * Member names such as `bos_token`; others (add_bos_token, additional_special_tokens) are no single token.
+ */
 const ROLE = /^(bos|eos|unk|sep|pad|cls|mask)_token$/;
 /** What ends a text where no file says. */
 const USUAL_EOS = ['<|endoftext|>', '</s>'];
@@ -28,8 +31,9 @@ export function namedTokens(config: JsonObject): Record<string, string> {
 }
 
 /**
- * The end-of-text id: the token that the files name, else the model's id, else a usual name among the special tokens,
- * else null. A named token that the vocabulary lacks falls back to the model's id; without one it is a ConfigError.
+ * The end-of-text id: the token that the files name, else the model's id, else a usual name among the
+ * special tokens, else null. A named token that the vocabulary lacks falls back to the model's id;
+ * without one it is a ConfigError.
  */
 export function findEos(
   idOf: (token: string) => number | undefined,

@@ -1,15 +1,20 @@
 /**
- * Streaming decoders: token by token, never half a character, and in total exactly what decoding everything at once
- * gives. Vocabularies of byte strings map each token to bytes; the others are decoded behind the token before.
+ * Streaming decoders: token by token, never half a character, and in total exactly what decoding
+ * everything at once gives. Vocabularies of byte strings map each token to bytes; the others are
+ * decoded behind the token before.
  */
 import type { StreamDecoder } from '../base/tokenizer.ts';
 
-/** What one token adds: bytes of the text, or a piece of text of its own (an added token such as `<|endoftext|>`). */
+/**
+ * What one token adds: bytes of the text, or a piece of text of its own (an added
+ * token such as `<|endoftext|>`).
+ */
 export type TokenPiece = Uint8Array | string;
 
 /**
- * For vocabularies in which a token is a byte string. A piece of text ends the characters before it. `dropSpace` takes
- * the first character away if it is a space: the one that Llama's vocabularies put in front of a text.
+ * For vocabularies in which a token is a byte string. A piece of text ends the characters before
+ * it. `dropSpace` takes the first character away if it is a space: the one that Llama's
+ * vocabularies put in front of a text.
  */
 export function byteStreamDecoder(pieceOf: (id: number) => TokenPiece, dropSpace = false): StreamDecoder {
   const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
@@ -30,7 +35,9 @@ export function byteStreamDecoder(pieceOf: (id: number) => TokenPiece, dropSpace
   };
 }
 
-/** For vocabularies whose tokens depend on the one before, such as BERT's, whose words go apart by themselves. */
+/**
+ * For vocabularies whose tokens depend on the one before, such as BERT's, whose words go apart by themselves.
+ */
 export function pairStreamDecoder(decode: (ids: readonly number[]) => string): StreamDecoder {
   let before: number[] = [];
   return {

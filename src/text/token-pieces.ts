@@ -1,4 +1,7 @@
-/** What each token of a tokenizer.json adds to the text, from its decoder: bytes where a token is a string of bytes. */
+/**
+ * What each token of a tokenizer.json adds to the text, from its decoder: bytes
+ * where a token is a string of bytes.
+ */
 
 import { BYTE_OF_CHAR } from '../base/byte-alphabet.ts';
 import { UnsupportedError } from '../base/errors.ts';
@@ -12,7 +15,10 @@ export interface PieceDecoding {
   dropsSpace: boolean;
 }
 
-/** Null if tokens depend on their neighbours (BERT). Throws UnsupportedError for bytes in a decoder of another kind. */
+/**
+ * Null if tokens depend on their neighbours (BERT). Throws UnsupportedError for
+ * bytes in a decoder of another kind.
+ */
 export function pieceDecoding(decoder: unknown): PieceDecoding | null {
   const parts = partsOf(decoder);
   const has = (type: string): boolean => parts.some((part) => part.type === type);

@@ -19,16 +19,19 @@ export interface JsonTokenizer extends Tokenizer {
 }
 
 export interface TokenizerOptions {
-  /** The model's own end-of-text id (eos_token_id of config.json), used where the tokenizer's files name none. */
+  /**
+   * The model's own end-of-text id (eos_token_id of config.json), used where the tokenizer's files name none.
+   */
   eosId?: number | null;
 }
 
 /**
  * A tokenizer from the contents of `tokenizer.json` and, if there is one, `tokenizer_config.json`.
  *
- * `decode` keeps special tokens and never tidies spaces, so it undoes `encode` wherever the vocabulary allows it. Ids
- * without a token (rows that pad a vocabulary) decode to nothing. `eosId` is the config's `eos_token`, else
- * `options.eosId`, else `<|endoftext|>` or `</s>` if the file lists one as special, else null.
+ * `decode` keeps special tokens and never tidies spaces, so it undoes `encode` wherever the
+ * vocabulary allows it. Ids without a token (rows that pad a vocabulary) decode to nothing. `eosId`
+ * is the config's `eos_token`, else `options.eosId`, else `<|endoftext|>` or `</s>` if the file
+ * lists one as special, else null.
  *
  * Throws FormatError when the library cannot make sense of the file, ConfigError when `eos_token` is unknown.
  */
@@ -104,8 +107,8 @@ export function tokenizerFromJson(
 
 /**
  * The tokenizer among the files that stand beside a checkpoint, by name: `mamba_tokenizer.json` (bytes) or
- * `tokenizer.json` with `tokenizer_config.json` and `special_tokens_map.json`. Throws ConfigError when there is
- * neither, FormatError for a file that is not JSON or of an unknown type.
+ * `tokenizer.json` with `tokenizer_config.json` and `special_tokens_map.json`. Throws ConfigError when there
+ * is neither, FormatError for a file that is not JSON or of an unknown type.
  */
 export function tokenizerFromFiles(
   files: Readonly<Record<string, string>>,
@@ -181,7 +184,10 @@ function encoderOf(library: HuggingFaceTokenizer, addSpecialTokens = false): (te
   };
 }
 
-/** What the post-processor puts around a text does not depend on it: found once, and the text goes the fast way. */
+/**
+ * What the post-processor puts around a text does not depend on it: found once,
+ * and the text goes the fast way.
+ */
 function withSpecialTokens(
   encode: (text: string) => number[],
   encodeMarked: (text: string) => number[],

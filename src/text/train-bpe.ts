@@ -1,8 +1,8 @@
 /**
- * Trains a byte-level BPE vocabulary and writes it as a Hugging Face `tokenizer.json`, which `tokenizerFromJson`, the
- * Python library and every other reader of that format can run.
- * Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units" (2016); bytes and
- * the splitting pattern as in GPT-2.
+ * Trains a byte-level BPE vocabulary and writes it as a Hugging Face `tokenizer.json`, which
+ * `tokenizerFromJson`, the Python library and every other reader of that format can run.
+ * Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units" (2016);
+ * bytes and the splitting pattern as in GPT-2.
  */
 
 import { CHAR_OF_BYTE } from '../base/byte-alphabet.ts';
@@ -28,13 +28,14 @@ export interface TrainedBpe {
 }
 
 /**
- * Learns merges from texts (given whole or in pieces; a piece ends a word). Ids: special tokens, then the byte values
- * in order, then merges in the order learned. Each step merges the pair with the highest count; equal counts go to the
- * smaller left id, then the smaller right id, so the same text gives the same vocabulary everywhere. Special tokens
- * inside the text are cut out and not learned from. Memory grows with the number of different words, not with the
- * text.
+ * Learns merges from texts (given whole or in pieces; a piece ends a word). Ids: special tokens, then the
+ * byte values in order, then merges in the order learned. Each step merges the pair with the highest count;
+ * equal counts go to the smaller left id, then the smaller right id, so the same text gives the same
+ * vocabulary everywhere. Special tokens inside the text are cut out and not learned from. Memory grows with
+ * the number of different words, not with the text.
  *
- * Throws ConfigError for a vocabulary below 256 + special tokens, repeated or empty special tokens, and empty text.
+ * Throws ConfigError for a vocabulary below 256 + special tokens, repeated or empty
+ * special tokens, and empty text.
  */
 export function trainBpe(texts: Iterable<string>, options: TrainBpeOptions): TrainedBpe {
   const { specialTokens = ['<|endoftext|>'], lowercase = false } = options;

@@ -1,14 +1,18 @@
 /**
- * Makes a vocabulary of whole words as a Hugging Face `tokenizer.json`: what small classifiers learn fastest from. Words, numbers and
- * punctuation marks are told apart as by BERT (Devlin et al. 2018, its BertNormalizer and BertPreTokenizer); each Chinese character is
- * a word. A text's other words become one unknown token.
+ * Makes a vocabulary of whole words as a Hugging Face `tokenizer.json`: what small classifiers
+ * learn fastest from. Words, numbers and punctuation marks are told apart as by BERT (Devlin et al.
+ * 2018, its BertNormalizer and BertPreTokenizer); each Chinese character is a word. A text's other
+ * words become one unknown token.
  */
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { ConfigError } from '../base/errors.ts';
 import type { JsonObject } from './library-json.ts';
 
 export interface TrainWordsOptions {
-  /** Tokens at most: the unknown token and the most frequent words, of equals the first in the order of their characters. */
+  /**
+   * Tokens at most: the unknown token and the most frequent words, of equals the first in
+   * the order of their characters.
+   */
   vocabSize: number;
   /** Words that occur less often are left out. Default 2. */
   leastCount?: number;

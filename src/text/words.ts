@@ -1,11 +1,11 @@
 /**
- * Words of byte-level vocabularies. Merges never cross the borders of GPT-2's words, and words repeat, so a corpus is
- * encoded far faster when the ids of each word are remembered.
+ * Words of byte-level vocabularies. Merges never cross the borders of GPT-2's words, and words repeat, so a
+ * corpus is encoded far faster when the ids of each word are remembered.
  */
 
 /**
- * How GPT-2 splits text into words. Source: openai/gpt-2, encoder.py. White space is Unicode's, as there; JavaScript's \s
- * takes U+FEFF for a space and U+0085 for none.
+ * How GPT-2 splits text into words. Source: openai/gpt-2, encoder.py. White space is Unicode's, as there;
+ * JavaScript's \s takes U+FEFF for a space and U+0085 for none.
  */
 export const WORD_PATTERN =
   /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
@@ -28,8 +28,8 @@ export function addedTokens(tokenizerJson: { [key: string]: unknown }): AddedTok
 }
 
 /**
- * The same ids as `encode`, which it asks for each new word; null where words cannot be told apart this way: other
- * models, other splitting, added tokens that take spaces with them.
+ * The same ids as `encode`, which it asks for each new word; null where words cannot be told apart this way:
+ * other models, other splitting, added tokens that take spaces with them.
  */
 export function wordEncoder(
   tokenizerJson: { [key: string]: unknown },

@@ -1,7 +1,7 @@
 /**
- * AdamW over named parameters, with the decay groups of the official recipe: matrices and convolution filters decay,
- * biases, norms, D, dt_proj.bias, dt_bias and A_log do not. (B_bias and C_bias of Mamba-3, a matrix per head, do, as in the
- * official code.) The gradient norm is clipped on the device, nothing is read back.
+ * AdamW over named parameters, with the decay groups of the official recipe: matrices and convolution filters
+ * decay, biases, norms, D, dt_proj.bias, dt_bias and A_log do not. (B_bias and C_bias of Mamba-3, a matrix
+ * per head, do, as in the official code.) The gradient norm is clipped on the device, nothing is read back.
  */
 import { ConfigError, StateError } from '../base/errors.ts';
 import { sameShape, showShape } from '../base/shape.ts';
@@ -69,8 +69,8 @@ export class AdamW {
   }
 
   /**
-   * Updates every parameter that has a gradient and drops the gradients. Returns their norm before clipping, a scalar
-   * that the caller may read (and disposes). Throws StateError when no parameter has a gradient.
+   * Updates every parameter that has a gradient and drops the gradients. Returns their norm before clipping,
+   * a scalar that the caller may read (and disposes). Throws StateError when no parameter has a gradient.
    */
   step(lr: number): Tensor {
     return noGrad(() =>

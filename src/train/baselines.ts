@@ -34,7 +34,10 @@ export interface BaselineResult {
   seconds: number;
 }
 
-/** Words and pairs at most, those in the most texts: what is in very few tells little and takes most of the time. */
+/**
+ * Words and pairs at most, those in the most texts: what is in very few tells
+ * little and takes most of the time.
+ */
 const MAX_FEATURES = 2 ** 18;
 /** Weights of the logistic regression at most: the optimiser keeps about 100 bytes for each. */
 const MAX_WEIGHTS = 2 ** 22;

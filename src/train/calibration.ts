@@ -1,4 +1,7 @@
-/** Whether a classifier's probabilities mean what they say: accuracy by confidence, as a reliability diagram has it. */
+/**
+ * Whether a classifier's probabilities mean what they say: accuracy by confidence,
+ * as a reliability diagram has it.
+ */
 
 /** The examples whose top probability is above `from` and up to `to`. */
 export interface CalibrationBin {

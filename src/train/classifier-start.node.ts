@@ -1,4 +1,7 @@
-/** What a classification run begins with: a classifier with random weights, on a pretrained backbone, or from its own checkpoint. */
+/**
+ * What a classification run begins with: a classifier with random weights, on a pretrained
+ * backbone, or from its own checkpoint.
+ */
 import { ConfigError } from '../base/errors.ts';
 import { basePaths } from '../io/load-weights.ts';
 import { openPretrained, type Pretrained } from '../io/pretrained.node.ts';
@@ -8,8 +11,8 @@ import type { TrainClassifyEvent } from './train-classify-events.ts';
 import { backboneInput, type ClassifySettings } from './train-classify-options.ts';
 
 /**
- * Opens the pretrained model that a backbone starts from. Close it. Throws ConfigError for one whose adapters are
- * not merged.
+ * Opens the pretrained model that a backbone starts from. Close it. Throws ConfigError for one
+ * whose adapters are not merged.
  */
 export async function openBase(
   from: string,
@@ -27,7 +30,9 @@ export async function openBase(
   );
 }
 
-/** A new classifier with what is not trained frozen. A base of one direction gives both stacks their weights. */
+/**
+ * A new classifier with what is not trained frozen. A base of one direction gives both stacks their weights.
+ */
 export async function buildClassifier(
   settings: ClassifySettings,
   { labels, vocabSize, base }: { labels: string[]; vocabSize: number; base: Pretrained | null },

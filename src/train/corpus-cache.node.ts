@@ -1,7 +1,8 @@
 /**
  * The token cache: one file per corpus and tokenizer, named by a hash of both. Layout, all little-endian:
  *   ids of 1, 2 or 4 bytes from byte 0 on (a flat array for any other program); u64 starts of documents;
- *   a footer of 64 bytes: "MAMBATOK", u32 version, u32 bytes per token, u64 ids, u64 documents, SHA-256 of all before.
+ *   a footer of 64 bytes: "MAMBATOK", u32 version, u32 bytes per token, u64 ids, u64
+ *   documents, SHA-256 of all before.
  * The footer comes last and the file is renamed into place, so a half-written one is never taken for a whole.
  */
 import { createHash } from 'node:crypto';
@@ -21,8 +22,9 @@ const FOOTER_BYTES = 64;
 const HASHED_FOOTER_BYTES = 32;
 
 /**
- * Where downloads and token caches live: MAMBA_CACHE, else XDG_CACHE_HOME/mamba-ts, else ~/.cache/mamba-ts; where that cannot
- * be written (containers, read-only homes), a folder of this user among the temporary files.
+ * Where downloads and token caches live: MAMBA_CACHE, else XDG_CACHE_HOME/mamba-ts, else
+ * ~/.cache/mamba-ts; where that cannot be written (containers, read-only homes), a folder of this
+ * user among the temporary files.
  */
 export function cacheFolder(): string {
   const { MAMBA_CACHE, XDG_CACHE_HOME } = process.env;

@@ -1,6 +1,6 @@
 /**
- * The documents of a corpus file as a stream of pieces, in constant memory: a text file is one document, in a JSONL file
- * every line is one. Pieces of text end where no tokenizer would join words across.
+ * The documents of a corpus file as a stream of pieces, in constant memory: a text file is one document, in a
+ * JSONL file every line is one. Pieces of text end where no tokenizer would join words across.
  */
 import { createReadStream } from 'node:fs';
 import { FormatError } from '../base/errors.ts';
@@ -80,10 +80,10 @@ function* cutLong(text: string): Generator<string, string> {
 }
 
 /**
- * Where to cut a long text: behind a single line break, else before a single space, both between visible characters.
- * GPT-2's pattern and its successors split there anyway, so the ids are those of the whole text. A text without any
- * such place is cut between two characters, and tokenizers that put a space before every text put one there: one
- * token in 65,536 characters.
+ * Where to cut a long text: behind a single line break, else before a single space, both between visible
+ * characters. GPT-2's pattern and its successors split there anyway, so the ids are those of the whole text.
+ * A text without any such place is cut between two characters, and tokenizers that put a space before every
+ * text put one there: one token in 65,536 characters.
  */
 function cutPosition(text: string): number {
   for (const [pattern, offset] of [

@@ -1,4 +1,7 @@
-/** From paths to the files of a corpus: files, folders (recursive) and globs, in an order that is the same everywhere. */
+/**
+ * From paths to the files of a corpus: files, folders (recursive) and globs, in an
+ * order that is the same everywhere.
+ */
 import { readdir, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, join, parse, resolve } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
@@ -13,10 +16,10 @@ export interface CorpusFile {
 }
 
 /**
- * The files that `sources` name, each once, in the order of the sources and sorted by name within a folder or glob. In
- * globs `*` and `?` stand for characters of one name and `**` for any folders; a path that exists is never a
- * glob. Names that begin with a dot are left out unless spelled out. Files that are described already pass
- * unchanged. Throws ConfigError if a path names nothing.
+ * The files that `sources` name, each once, in the order of the sources and sorted by name within a folder or
+ * glob. In globs `*` and `?` stand for characters of one name and `**` for any folders; a path that exists is
+ * never a glob. Names that begin with a dot are left out unless spelled out. Files that are described already
+ * pass unchanged. Throws ConfigError if a path names nothing.
  */
 export async function listCorpusFiles(sources: readonly (string | CorpusFile)[]): Promise<CorpusFile[]> {
   const files: CorpusFile[] = [];

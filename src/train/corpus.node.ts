@@ -1,6 +1,6 @@
 /**
- * Opens a corpus: finds the files, encodes them once, keeps the ids in the token cache and reads them from there. A
- * single text file under the byte tokenizer is its own token file and is used in place.
+ * Opens a corpus: finds the files, encodes them once, keeps the ids in the token cache and reads them from
+ * there. A single text file under the byte tokenizer is its own token file and is used in place.
  */
 import { createHash } from 'node:crypto';
 import { basename, join } from 'node:path';
@@ -14,7 +14,10 @@ import { bytesPerTokenOf, packIds, pagedTokens } from './data-paged.ts';
 import { checkIds, type TokenData } from './data-tokens.ts';
 
 export interface CorpusProgress {
-  /** `hash`: reading the files for the cache key; `encode`: building the cache; `verify`: checking an existing one. */
+  /**
+   * `hash`: reading the files for the cache key; `encode`: building the cache;
+   * `verify`: checking an existing one.
+   */
   phase: 'hash' | 'encode' | 'verify';
   doneBytes: number;
   /** 0 if unknown. */
@@ -31,13 +34,13 @@ export interface CorpusOptions {
 }
 
 /**
- * The tokens of files, folders and globs (or of byte ranges of files). A text file is a document, a JSONL line is one.
- * Each document ends in the tokenizer's end-of-text id; a tokenizer without one (bytes) gets a line break
- * between documents instead, unless there is one. Empty documents are skipped.
+ * The tokens of files, folders and globs (or of byte ranges of files). A text file is a document, a JSONL
+ * line is one. Each document ends in the tokenizer's end-of-text id; a tokenizer without one (bytes) gets a
+ * line break between documents instead, unless there is one. Empty documents are skipped.
  *
- * The cache is keyed by the contents of the files and the tokenizer, so it survives moves and notices edits; a damaged
- * one is built anew. Throws ConfigError for paths without files or without text, FormatError for bad JSONL lines,
- * FileError for what cannot be read or written.
+ * The cache is keyed by the contents of the files and the tokenizer, so it survives moves and notices edits;
+ * a damaged one is built anew. Throws ConfigError for paths without files or without text, FormatError for
+ * bad JSONL lines, FileError for what cannot be read or written.
  */
 export async function openCorpus(
   sources: readonly (string | CorpusFile)[],

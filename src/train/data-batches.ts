@@ -1,9 +1,10 @@
 /**
- * Batches for training a language model: windows of tokens and the tokens that follow. Everything is decided by the
- * data, the options and a seeded stream; `state()` is plain JSON and `restore()` continues bit for bit.
+ * Batches for training a language model: windows of tokens and the tokens that follow. Everything
+ * is decided by the data, the options and a seeded stream; `state()` is plain JSON and
+ * `restore()` continues bit for bit.
  *
- * Documents: where the data has several, rows carry `sequenceIds`, and the target behind the last token of a document
- * is ignored, so nothing is learned or carried across.
+ * Documents: where the data has several, rows carry `sequenceIds`, and the target behind the last token of a
+ * document is ignored, so nothing is learned or carried across.
  */
 import { ConfigError, StateError } from '../base/errors.ts';
 import { Rng, type RngState } from '../base/rng.ts';
@@ -50,7 +51,10 @@ export interface BatchOptions {
   length: number;
 }
 
-/** Windows that start anywhere, drawn with replacement. Throws ConfigError if the data is not longer than a window. */
+/**
+ * Windows that start anywhere, drawn with replacement. Throws ConfigError if the
+ * data is not longer than a window.
+ */
 export function randomWindows(options: BatchOptions & { rng: Rng }): BatchStream {
   const { tokens, batch, length } = options;
   checkWindow('randomWindows', tokens, length, batch);
@@ -72,10 +76,11 @@ export function randomWindows(options: BatchOptions & { rng: Rng }): BatchStream
 }
 
 /**
- * Rows that each read on where they stopped, for training with a carried state (truncated BPTT). Row i starts at
- * i / batch of the data and runs to its end, then again from its beginning. `resets[i]` tells that row i does not
- * continue: in the first batch, after the end, and where a document begins. The last tokens of the data that do not
- * fill a window are skipped. Throws ConfigError unless the data gives every row a window of its own.
+ * Rows that each read on where they stopped, for training with a carried state (truncated BPTT). Row i
+ * starts at i / batch of the data and runs to its end, then again from its beginning. `resets[i]` tells
+ * that row i does not continue: in the first batch, after the end, and where a document begins. The last
+ * tokens of the data that do not fill a window are skipped. Throws ConfigError unless the data gives
+ * every row a window of its own.
  */
 export function contiguousStreams(options: BatchOptions): BatchStream {
   const { tokens, batch, length } = options;

@@ -5,9 +5,9 @@ import { type Batch, emptyBatch, fillRow } from './data-batches.ts';
 import { checkWindow, type TokenData } from './data-tokens.ts';
 
 /**
- * Windows side by side, each from a zero state. Every token but the first is a target exactly once (except at document
- * borders, where it is ignored). The last batch may have fewer rows; its last row is padded with ignored targets.
- * Throws ConfigError for fewer than two tokens. `length` defaults to 1024.
+ * Windows side by side, each from a zero state. Every token but the first is a target exactly once (except at
+ * document borders, where it is ignored). The last batch may have fewer rows; its last row is padded with
+ * ignored targets. Throws ConfigError for fewer than two tokens. `length` defaults to 1024.
  */
 export async function* evaluationWindows(
   tokens: TokenData,
@@ -37,9 +37,9 @@ export function carriedTokens({ attn_cfg }: Pick<ModelConfig, 'attn_cfg'>): numb
 }
 
 /**
- * The tokens as one stream, batch 1, in pieces of at most `length` (default 1024) with the state carried from piece to
- * piece; `resets` is true for the first piece, where a document begins, and where the state would hold more than `carried`
- * tokens (default: never). Targets as in evaluationWindows.
+ * The tokens as one stream, batch 1, in pieces of at most `length` (default 1024) with the state carried from
+ * piece to piece; `resets` is true for the first piece, where a document begins, and where the state would
+ * hold more than `carried` tokens (default: never). Targets as in evaluationWindows.
  */
 export async function* evaluationStream(
   tokens: TokenData,
@@ -62,8 +62,8 @@ export async function* evaluationStream(
 const PIECE = 1 << 16;
 
 /**
- * UTF-8 bytes of the text that the targets of an evaluation stand for: bits per byte = nats / ln 2 / this. The first
- * token of each document is nobody's target and does not count, nor does the end-of-text id.
+ * UTF-8 bytes of the text that the targets of an evaluation stand for: bits per byte = nats / ln 2 / this.
+ * The first token of each document is nobody's target and does not count, nor does the end-of-text id.
  */
 export async function targetTextBytes(tokens: TokenData, tokenizer: Tokenizer): Promise<number> {
   const decoder = tokenizer.streamDecoder();

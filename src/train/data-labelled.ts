@@ -1,6 +1,7 @@
 /**
- * Batches of labelled texts. Each epoch sees every text once, in another order; texts of similar length stand together, so that
- * little of a batch is padding. The order of an epoch follows from the seed and its number, so a position is two numbers.
+ * Batches of labelled texts. Each epoch sees every text once, in another order; texts of similar length
+ * stand together, so that little of a batch is padding. The order of an epoch follows from the seed and its
+ * number, so a position is two numbers.
  */
 import { ConfigError } from '../base/errors.ts';
 import { Rng } from '../base/rng.ts';

@@ -1,15 +1,16 @@
 /**
- * Packed windows: the documents one after another, cut into windows, each window once per epoch in shuffled order. The
- * shuffle is a keyed permutation computed number by number, so it needs no memory and resumes from its key.
+ * Packed windows: the documents one after another, cut into windows, each window once per epoch in
+ * shuffled order. The shuffle is a keyed permutation computed number by number, so it needs no
+ * memory and resumes from its key.
  */
 import { Rng, type RngState } from '../base/rng.ts';
 import { type BatchOptions, type BatchStream, emptyBatch, fillRow, positionOf } from './data-batches.ts';
 import { checkWindow } from './data-tokens.ts';
 
 /**
- * Goes through the data epoch by epoch. Each epoch shifts the grid of windows by a random offset below `length`; what
- * does not fill a window at either end (fewer than 2 * length tokens) is left out of that epoch. A batch may span two
- * epochs. Throws ConfigError if the data is not longer than a window.
+ * Goes through the data epoch by epoch. Each epoch shifts the grid of windows by a random offset below
+ * `length`; what does not fill a window at either end (fewer than 2 * length tokens) is left out of that
+ * epoch. A batch may span two epochs. Throws ConfigError if the data is not longer than a window.
  */
 export function packedWindows(options: BatchOptions & { rng: Rng }): BatchStream {
   const { tokens, batch, length } = options;
@@ -51,8 +52,8 @@ function planEpoch(key: RngState, tokenCount: number, length: number) {
 const ROUNDS = 6;
 
 /**
- * A permutation of 0..count-1: a Feistel network over the next even power of two, walked until it lands inside.
- * Source: J. Black, P. Rogaway, "Ciphers with Arbitrary Finite Domains" (2002).
+ * A permutation of 0..count-1: a Feistel network over the next even power of two, walked until it lands
+ * inside. Source: J. Black, P. Rogaway, "Ciphers with Arbitrary Finite Domains" (2002).
  */
 export function permutation(count: number, rng: Rng): (index: number) => number {
   let half = 1; // 2^bits of one half

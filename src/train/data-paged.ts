@@ -1,6 +1,6 @@
 /**
- * Token data in a byte source of any size: ids of 1, 2 or 4 bytes, optionally with the starts of documents, read
- * through a page cache of fixed size, so that memory does not depend on the corpus.
+ * Token data in a byte source of any size: ids of 1, 2 or 4 bytes, optionally with the starts of documents,
+ * read through a page cache of fixed size, so that memory does not depend on the corpus.
  */
 import { ConfigError } from '../base/errors.ts';
 import type { ByteSource } from '../base/source.ts';

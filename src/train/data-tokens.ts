@@ -1,6 +1,6 @@
 /**
- * Token data: a long row of ids that is read in ranges and may hold several documents. It lives in memory or in a file;
- * slices are views. Every id handed out has been checked against the vocabulary.
+ * Token data: a long row of ids that is read in ranges and may hold several documents. It lives in memory or
+ * in a file; slices are views. Every id handed out has been checked against the vocabulary.
  */
 import { ConfigError, FormatError } from '../base/errors.ts';
 

@@ -1,7 +1,8 @@
 /**
- * enwik8: the first 100,000,000 bytes of an English Wikipedia dump, the usual benchmark of byte-level models. Fetched
- * from its author's page, checked, unpacked and cached; the first 90 million bytes are for training, the next 5 for
- * validation, the last 5 for testing. Source: Matt Mahoney, http://mattmahoney.net/dc/textdata.html.
+ * enwik8: the first 100,000,000 bytes of an English Wikipedia dump, the usual benchmark of byte-level models.
+ * Fetched from its author's page, checked, unpacked and cached; the first 90 million bytes are for training,
+ * the next 5 for validation, the last 5 for testing. Source: Matt Mahoney,
+ * http://mattmahoney.net/dc/textdata.html.
  */
 import { createHash } from 'node:crypto';
 import { rm, stat } from 'node:fs/promises';
@@ -35,8 +36,8 @@ export interface Enwik8 {
 }
 
 /**
- * The three parts, for openCorpus. A file `enwik8` or `enwik8.zip` in the folder is used without network. Throws
- * DownloadError that says which file to put where, FormatError if a file is not what it should be.
+ * The three parts, for openCorpus. A file `enwik8` or `enwik8.zip` in the folder is used without network.
+ * Throws DownloadError that says which file to put where, FormatError if a file is not what it should be.
  */
 export async function openEnwik8(options: Enwik8Options = {}): Promise<Enwik8> {
   const sizeBytes = options.sizeBytes ?? 100_000_000;
@@ -106,7 +107,9 @@ async function checkContent(path: string, content: Content): Promise<void> {
   for await (const _ of checked(readChunks({ path, startBytes: 0, endBytes: size }), path, content));
 }
 
-/** Passes the bytes on and throws at the end, or when there are too many, if they are not the expected ones. */
+/**
+ * Passes the bytes on and throws at the end, or when there are too many, if they are not the expected ones.
+ */
 async function* checked(
   chunks: AsyncIterable<Uint8Array>,
   name: string,

@@ -16,8 +16,8 @@ export interface Answers {
 }
 
 /**
- * Answers and scores of `examples`, in their order. Throws ConfigError for labels that the classifier does not have, for no
- * examples, and for a classifier without a tokenizer.
+ * Answers and scores of `examples`, in their order. Throws ConfigError for labels that the classifier does
+ * not have, for no examples, and for a classifier without a tokenizer.
  */
 export async function evaluateClassifier(
   classifier: Classifier,

@@ -1,6 +1,6 @@
 /**
- * How well a model predicts held-out tokens: every token but the first is predicted exactly once, without sampling or
- * dropout, so the same weights give the same numbers.
+ * How well a model predicts held-out tokens: every token but the first is predicted exactly once, without
+ * sampling or dropout, so the same weights give the same numbers.
  */
 import { ConfigError, StateError } from '../base/errors.ts';
 import type { Tokenizer } from '../base/tokenizer.ts';
@@ -18,8 +18,9 @@ export interface EvaluateOptions {
   /** Windows at once, default 8. It does not change the result beyond rounding. */
   batch?: number;
   /**
-   * `windows`: each window from a zero state (default); `stream`: one pass that carries the state to the end. With attention layers, whose
-   * state grows, it starts anew before it holds more than ATTENTION_CONTEXT tokens.
+   * `windows`: each window from a zero state (default); `stream`: one pass that carries the state
+   * to the end. With attention layers, whose state grows, it starts anew before it holds more
+   * than ATTENTION_CONTEXT tokens.
    */
   mode?: 'windows' | 'stream';
   /** For bits per byte. Default: the model's own. */
@@ -44,7 +45,10 @@ export interface Evaluation {
   bytes: number | null;
 }
 
-/** Throws ConfigError for fewer than two tokens or data with more ids than the model knows, StateError for a loss that is not finite. */
+/**
+ * Throws ConfigError for fewer than two tokens or data with more ids than the model knows, StateError
+ * for a loss that is not finite.
+ */
 export async function evaluate(
   model: LanguageModel,
   tokens: TokenData,

@@ -1,4 +1,7 @@
-/** Takes the records of the readers as examples, and the problems by kind: few of each are shown, all are counted. */
+/**
+ * Takes the records of the readers as examples, and the problems by kind: few of
+ * each are shown, all are counted.
+ */
 import { ConfigError, FormatError } from '../base/errors.ts';
 import { listProblems } from '../io/problems.ts';
 import type { Example } from './examples.ts';

@@ -1,8 +1,8 @@
 /**
- * Examples from CSV and TSV. The first record names the columns; semicolons separate where it has them and no comma, as
- * Excel writes in many countries. A field that begins with a quote ends with the next single quote and may hold separators
- * and line breaks; "" in it stands for one quote. That holds for tabs as well as commas. The syntax is papaparse's; line
- * numbers, limits and checks are ours.
+ * Examples from CSV and TSV. The first record names the columns; semicolons separate where it has them and no
+ * comma, as Excel writes in many countries. A field that begins with a quote ends with the next single quote
+ * and may hold separators and line breaks; "" in it stands for one quote. That holds for tabs as well as
+ * commas. The syntax is papaparse's; line numbers, limits and checks are ours.
  */
 import { FormatError } from '../base/errors.ts';
 import type { ExampleCollector } from './examples-collect.ts';

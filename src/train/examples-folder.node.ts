@@ -1,6 +1,7 @@
 /**
- * Examples from a folder per class, one text file each: aclImdb's layout. In a class folder the `.txt` files are the
- * examples, or, where there is none, all files but a README. Names that begin with a dot and files beside the class folders are left out.
+ * Examples from a folder per class, one text file each: aclImdb's layout. In a class folder the `.txt` files
+ * are the examples, or, where there is none, all files but a README. Names that begin with a dot and files
+ * beside the class folders are left out.
  */
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -48,8 +49,8 @@ async function leadsToFolder(link: string): Promise<boolean> {
 }
 
 /**
- * Reads the folders in `path` as classes. Without labels asked for, a folder that has only text files is read too. Throws
- * FormatError for classes without files and for folders without classes.
+ * Reads the folders in `path` as classes. Without labels asked for, a folder that has only text files is read
+ * too. Throws FormatError for classes without files and for folders without classes.
  */
 export async function readClassFolders(
   path: string,

@@ -44,7 +44,9 @@ export async function readJsonArray(path: string, collector: ExampleCollector): 
   }
 }
 
-/** Missing fields of the first record mean that other names were meant, of a later one that it is incomplete. */
+/**
+ * Missing fields of the first record mean that other names were meant, of a later one that it is incomplete.
+ */
 function addRecord(
   record: Record<string, unknown>,
   where: string,

@@ -1,7 +1,8 @@
 /**
- * Looks through the pages of a Parquet column before they are decoded: sizes, counts and the lengths of runs must fit
- * together. The decoder trusts them, and a damaged run length would make it fill the memory. Flat columns only. Layout:
- * https://parquet.apache.org/docs/file-format/ (pages, RLE / bit-packing hybrid, delta encodings).
+ * Looks through the pages of a Parquet column before they are decoded: sizes, counts and the lengths of
+ * runs must fit together. The decoder trusts them, and a damaged run length would make it fill the
+ * memory. Flat columns only. Layout: https://parquet.apache.org/docs/file-format/ (pages, RLE /
+ * bit-packing hybrid, delta encodings).
  */
 import type { ColumnMetaData, Compressors, SchemaElement } from 'hyparquet';
 import { parquetHeader } from 'hyparquet/src/column.js';
@@ -15,7 +16,9 @@ interface Reader {
   offset: number;
 }
 
-/** `bytes` is the column chunk, from its first page on; `rows` what its row group has. Throws plain Errors. */
+/**
+ * `bytes` is the column chunk, from its first page on; `rows` what its row group has. Throws plain Errors.
+ */
 export function checkPages(
   bytes: ArrayBuffer,
   column: ColumnMetaData,

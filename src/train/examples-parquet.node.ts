@@ -1,6 +1,6 @@
 /**
- * Examples from Parquet, by hyparquet, one row group after the other. Text and label are flat columns. Class names that the
- * `datasets` library stores beside numbered labels are used; -1 is its number for no label.
+ * Examples from Parquet, by hyparquet, one row group after the other. Text and label are flat columns. Class
+ * names that the `datasets` library stores beside numbered labels are used; -1 is its number for no label.
  */
 import { gunzipSync } from 'node:zlib';
 import type {
@@ -116,7 +116,10 @@ function checkType({ element, children }: SchemaTree, collector: ExampleCollecto
   );
 }
 
-/** The names of a ClassLabel column: `{"info": {"features": {"label": {"_type": "ClassLabel", "names": […]}}}}`. */
+/**
+ * The names of a ClassLabel column: `{"info": {"features": {"label": {"_type":
+ * "ClassLabel", "names": […]}}}}`.
+ */
 function classNames({ key_value_metadata }: FileMetaData, labelField: string): string[] | null {
   const stored = key_value_metadata?.find(({ key }) => key === 'huggingface')?.value;
   if (!stored) return null;

@@ -129,7 +129,10 @@ export function decodeText(bytes: Uint8Array, path: string): string {
   return text;
 }
 
-/** A file that is one text, read at once: of fifty thousand small files most of the time would go into waiting. */
+/**
+ * A file that is one text, read at once: of fifty thousand small files most of
+ * the time would go into waiting.
+ */
 export function readWholeText(path: string): string {
   let bytes: Uint8Array;
   try {

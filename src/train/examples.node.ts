@@ -1,4 +1,7 @@
-/** Opens labelled texts: finds the files, reads them by their kind, splits off validation, checks what belongs together. */
+/**
+ * Opens labelled texts: finds the files, reads them by their kind, splits off
+ * validation, checks what belongs together.
+ */
 import { stat } from 'node:fs/promises';
 import { extname, join, resolve } from 'node:path';
 import { ConfigError, FormatError } from '../base/errors.ts';
@@ -60,12 +63,12 @@ export interface OpenExamplesOptions extends SharedOptions {
 }
 
 /**
- * All examples of `sources`, in order: `.jsonl`, `.ndjson`, `.json` (an array of objects), `.csv`, `.tsv`, `.parquet`, globs of
- * them, folders with a folder per class, folders with `train` and `test` (and `valid`) in them, or the word `imdb`, which fetches the
- * Large Movie Review Dataset.
+ * All examples of `sources`, in order: `.jsonl`, `.ndjson`, `.json` (an array of objects), `.csv`, `.tsv`,
+ * `.parquet`, globs of them, folders with a folder per class, folders with `train` and `test` (and `valid`)
+ * in them, or the word `imdb`, which fetches the Large Movie Review Dataset.
  *
- * Throws FormatError that lists all bad records with file and line, ConfigError for columns and paths that are not there, FileError
- * for what cannot be read.
+ * Throws FormatError that lists all bad records with file and line, ConfigError for columns and paths that
+ * are not there, FileError for what cannot be read.
  */
 export async function readExamples(
   sources: readonly string[],
@@ -75,8 +78,9 @@ export async function readExamples(
 }
 
 /**
- * The parts of a data set. A source in `data` that has parts of its own (`imdb`, a folder with `train` in it) gives those that are not
- * named otherwise. Throws as readExamples, and ConfigError for fewer than two classes or labels that are not in the training data.
+ * The parts of a data set. A source in `data` that has parts of its own (`imdb`, a folder with `train` in it)
+ * gives those that are not named otherwise. Throws as readExamples, and ConfigError for fewer than two
+ * classes or labels that are not in the training data.
  */
 export async function openExamples(options: OpenExamplesOptions): Promise<ExampleParts> {
   const { data, validShare = 0.1, seed, onProgress } = options;

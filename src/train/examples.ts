@@ -1,4 +1,7 @@
-/** Labelled texts: their labels in order, a validation part by lot within each class, and the checks between parts. */
+/**
+ * Labelled texts: their labels in order, a validation part by lot within each
+ * class, and the checks between parts.
+ */
 import { ConfigError } from '../base/errors.ts';
 import { Rng } from '../base/rng.ts';
 
@@ -7,7 +10,10 @@ export interface Example {
   text: string;
   /** Without spaces around it; numbers and booleans as they print. Empty where labels were not asked for. */
   label: string;
-  /** `file:line` (of Parquet: `file:row`, of a JSON array: `file[index]`), or the path of a file that is one example. */
+  /**
+   * `file:line` (of Parquet: `file:row`, of a JSON array: `file[index]`), or the path
+   * of a file that is one example.
+   */
   where: string;
 }
 
@@ -22,8 +28,8 @@ export interface ExampleParts {
 }
 
 /**
- * The different labels: numbers by value if all are numbers, else by characters with runs of digits by value (`2` before
- * `10`). The order depends on nothing but the labels. Throws ConfigError for fewer than two.
+ * The different labels: numbers by value if all are numbers, else by characters with runs of digits by value
+ * (`2` before `10`). The order depends on nothing but the labels. Throws ConfigError for fewer than two.
  */
 export function inferLabels(examples: readonly Example[]): string[] {
   const labels = sortLabels(new Set(examples.map(({ label }) => label)));
@@ -60,9 +66,9 @@ function compare<T extends string | number>(x: T, y: T): number {
 }
 
 /**
- * Takes `validShare` of each class out of `examples`, by lot: rounded, at least one and never all, so a class of one
- * example stays whole. Both parts keep the order of `examples`. The lot depends on the seed, the label and the
- * size of the class alone. Throws ConfigError if nothing is left to validate on.
+ * Takes `validShare` of each class out of `examples`, by lot: rounded, at least one and never all, so a class
+ * of one example stays whole. Both parts keep the order of `examples`. The lot depends on the seed, the label
+ * and the size of the class alone. Throws ConfigError if nothing is left to validate on.
  */
 export function splitExamples(
   examples: readonly Example[],
@@ -109,8 +115,8 @@ function quote(labels: readonly string[]): string {
 }
 
 /**
- * Throws ConfigError, listing the labels with where they first stand, if `examples` have labels that are not among `labels`.
- * `part` names the examples in the message: `test data`.
+ * Throws ConfigError, listing the labels with where they first stand, if `examples` have labels that are not
+ * among `labels`. `part` names the examples in the message: `test data`.
  */
 export function checkLabels(part: string, examples: readonly Example[], labels: readonly string[]): void {
   const known = new Set(labels);
@@ -134,7 +140,10 @@ export function missingLabels(examples: readonly Example[], labels: readonly str
   return labels.filter((label) => !there.has(label));
 }
 
-/** How many of `examples` have a text that is also among `others`: what is learned by heart says nothing about new texts. */
+/**
+ * How many of `examples` have a text that is also among `others`: what is learned by
+ * heart says nothing about new texts.
+ */
 export function countSeen(examples: readonly Example[], others: readonly Example[]): number {
   const texts = new Set(others.map(({ text }) => text));
   return examples.filter(({ text }) => texts.has(text)).length;

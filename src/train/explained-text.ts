@@ -1,4 +1,7 @@
-/** A classified text as a report keeps it: what was said of it, which tokens decided, an excerpt where it is long. */
+/**
+ * A classified text as a report keeps it: what was said of it, which tokens
+ * decided, an excerpt where it is long.
+ */
 
 export interface ExplainedText {
   text: string;
@@ -31,7 +34,10 @@ export function excerpt(item: ExplainedText): ExcerptedText {
   return { ...item, text: isCut ? kept.map((token) => token.text).join('') : text, tokens: kept, cut };
 }
 
-/** The tokens in a row, at most EXCERPT_CHARS characters, with the largest sum of |weight|; of equals the first. */
+/**
+ * The tokens in a row, at most EXCERPT_CHARS characters, with the largest sum of
+ * |weight|; of equals the first.
+ */
 function heaviest(tokens: readonly { text: string; weight: number }[]): [from: number, to: number] {
   const total = tokens.reduce((count, token) => count + token.text.length, 0);
   if (total <= EXCERPT_CHARS) return [0, tokens.length];

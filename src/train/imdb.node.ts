@@ -1,7 +1,8 @@
 /**
- * The Large Movie Review Dataset: 25,000 reviews to train and 25,000 to test on, half positive, half negative. The archive is
- * fetched from its authors' page, kept in the cache folder, and read as it is, without unpacking. Source: A. L. Maas et al.,
- * "Learning Word Vectors for Sentiment Analysis" (ACL 2011), https://ai.stanford.edu/~amaas/data/sentiment/.
+ * The Large Movie Review Dataset: 25,000 reviews to train and 25,000 to test on, half positive, half
+ * negative. The archive is fetched from its authors' page, kept in the cache folder, and read as it is,
+ * without unpacking. Source: A. L. Maas et al., "Learning Word Vectors for Sentiment Analysis" (ACL 2011),
+ * https://ai.stanford.edu/~amaas/data/sentiment/.
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
@@ -46,8 +47,9 @@ export interface Imdb {
 }
 
 /**
- * Both parts, labels `neg` and `pos`, ordered by path. A folder `aclImdb` or an archive `aclImdb_v1.tar.gz` in the folder is used
- * without network. Throws DownloadError that says which file to put where, FormatError if it is not what it should be.
+ * Both parts, labels `neg` and `pos`, ordered by path. A folder `aclImdb` or an archive `aclImdb_v1.tar.gz`
+ * in the folder is used without network. Throws DownloadError that says which file to put where, FormatError
+ * if it is not what it should be.
  */
 export async function openImdb(options: ImdbOptions = {}): Promise<Imdb> {
   const folder = options.folder ?? join(cacheFolder(), 'imdb');

@@ -1,4 +1,7 @@
-/** `mamba-ts/train`: optimizer, schedules, data, the training loop, evaluation, reports. Importable in a browser. */
+/**
+ * `mamba-ts/train`: optimizer, schedules, data, the training loop, evaluation,
+ * reports. Importable in a browser.
+ */
 export { AdamW, type AdamWOptions, decays } from './adamw.ts';
 export { type BaselineOptions, type BaselineResult, type BaselineText, runBaselines } from './baselines.ts';
 export {

@@ -1,7 +1,7 @@
 /**
- * The training loop: batch, step, report, evaluate, save. It prints nothing and touches no file; what happens is told to
- * `onProgress`, and `save` is the caller's. Everything the next step depends on is in LoopPosition, so a run that goes on
- * from one equals the run that never stopped, bit for bit.
+ * The training loop: batch, step, report, evaluate, save. It prints nothing and touches no file; what happens
+ * is told to `onProgress`, and `save` is the caller's. Everything the next step depends on is in
+ * LoopPosition, so a run that goes on from one equals the run that never stopped, bit for bit.
  */
 import { ConfigError, MambaError } from '../base/errors.ts';
 import { turn } from '../base/turn.ts';

@@ -1,6 +1,7 @@
 /**
- * Model shapes by name; the vocabulary comes from the tokenizer. Those of four sizes fit every architecture, those with the names of
- * official models say their architecture too. (Of mamba3-siso-443m and above the width of the MLPs follows from the number in the name.)
+ * Model shapes by name; the vocabulary comes from the tokenizer. Those of four sizes fit every architecture,
+ * those with the names of official models say their architecture too. (Of mamba3-siso-443m and above the
+ * width of the MLPs follows from the number in the name.)
  */
 import type { ModelConfigInput } from '../models/config.ts';
 

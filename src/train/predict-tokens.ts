@@ -1,6 +1,6 @@
 /**
- * What a model makes of a text, read once as one stream with the state carried along (as `evaluate` in the mode `stream` does): the loss,
- * and the likeliest token everywhere.
+ * What a model makes of a text, read once as one stream with the state carried along (as `evaluate` in the
+ * mode `stream` does): the loss, and the likeliest token everywhere.
  */
 import { ConfigError } from '../base/errors.ts';
 import type { LanguageModel } from '../models/language-model.ts';

@@ -1,4 +1,6 @@
-/** Pieces of a classification report: confusion matrix, reliability diagram, texts whose tokens are shaded. */
+/**
+ * Pieces of a classification report: confusion matrix, reliability diagram, texts whose tokens are shaded.
+ */
 import type { CalibrationBin } from './calibration.ts';
 import { clip, type ExcerptedText, magnitude } from './explained-text.ts';
 import { type Html, html, table } from './report-html.ts';

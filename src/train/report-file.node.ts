@@ -24,9 +24,9 @@ export interface LossEntry {
 }
 
 /**
- * The training loss over the run as lines of text with a caption: in bits per token where the entries have them, else in
- * nats; empty for fewer than two entries. The first twentieth of a run falls so steeply that it would flatten the rest; it
- * is left out.
+ * The training loss over the run as lines of text with a caption: in bits per token where the entries have
+ * them, else in nats; empty for fewer than two entries. The first twentieth of a run falls so steeply that it
+ * would flatten the rest; it is left out.
  */
 export function lossChart(metrics: readonly LossEntry[], { width = 64, height = 10 } = {}): string {
   const shown = metrics.slice(Math.floor(metrics.length / 20));

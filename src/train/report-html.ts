@@ -1,6 +1,6 @@
 /**
- * Pieces of an HTML page. The tag `html` makes them and escapes whatever is not a piece itself, so that no text of a
- * data set can become markup.
+ * Pieces of an HTML page. The tag `html` makes them and escapes whatever is not a piece itself, so that no
+ * text of a data set can become markup.
  */
 
 export class Html {

@@ -1,7 +1,7 @@
 /**
- * The report of a run: one HTML file with results, curves, what the task adds, and configuration. Everything is
- * inside it, so it opens from a disk or a mail without a network. Charts are drawn by uPlot, whose files the
- * caller reads.
+ * The report of a run: one HTML file with results, curves, what the task adds, and configuration.
+ * Everything is inside it, so it opens from a disk or a mail without a network. Charts are drawn by
+ * uPlot, whose files the caller reads.
  */
 import { type Content, escapeJson, fields, Html, html } from './report-html.ts';
 

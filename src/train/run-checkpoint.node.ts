@@ -1,7 +1,8 @@
 /**
- * A run on disk: the model folder, and in trainer.json and optimizer.safetensors everything the next step depends on.
- * Restoring it gives the run as it was, bit for bit: weights and moments are stored as the float32 values they are. A run
- * that keeps its best weights has those in model.safetensors, and the current ones beside the moments as `current.NAME`.
+ * A run on disk: the model folder, and in trainer.json and optimizer.safetensors everything the next step
+ * depends on. Restoring it gives the run as it was, bit for bit: weights and moments are stored as the
+ * float32 values they are. A run that keeps its best weights has those in model.safetensors, and the current
+ * ones beside the moments as `current.NAME`.
  */
 import { join } from 'node:path';
 import { FormatError, StateError } from '../base/errors.ts';
@@ -110,7 +111,9 @@ function recordOf(checkpoint: Checkpoint, folder: string): TrainerRecord {
   return record;
 }
 
-/** Fills the run with the checkpoint's values, `best` with the weights to keep, and returns where to go on. */
+/**
+ * Fills the run with the checkpoint's values, `best` with the weights to keep, and returns where to go on.
+ */
 export async function restoreRun(
   checkpoint: Checkpoint,
   folder: string,

@@ -1,12 +1,15 @@
 /**
- * The settings that every training run has, whatever its task: plain values, stored with the checkpoint, so that a
- * resumed run needs nothing but the folder.
+ * The settings that every training run has, whatever its task: plain values, stored with the checkpoint, so
+ * that a resumed run needs nothing but the folder.
  */
 import { ConfigError } from '../base/errors.ts';
 import type { Precision } from '../tensor/precision.ts';
 import { SCHEDULES, type ScheduleKind } from './schedule.ts';
 
-/** What training computes the products of projections and head in; weights, moments, gradients and sums are float32 in both. */
+/**
+ * What training computes the products of projections and head in; weights, moments,
+ * gradients and sums are float32 in both.
+ */
 export const TRAIN_PRECISIONS = ['f32', 'bf16'] as const satisfies readonly Precision[];
 
 export type RunSettings = {

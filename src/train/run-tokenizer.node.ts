@@ -1,4 +1,7 @@
-/** The tokenizer of a run: bytes, a vocabulary made from the run's own text, or that of a folder, a file or a hub. */
+/**
+ * The tokenizer of a run: bytes, a vocabulary made from the run's own text, or
+ * that of a folder, a file or a hub.
+ */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
@@ -17,8 +20,8 @@ export interface RunTokenizerOptions extends LocateOptions {
 const MAKERS = { bpe: trainBpe, words: trainWords };
 
 /**
- * `bytes`, `bpe:SIZE` or `words:SIZE` (made from `texts`), a folder with tokenizer files, one such file, or a hub id. Throws ConfigError for a
- * specification that is none of them.
+ * `bytes`, `bpe:SIZE` or `words:SIZE` (made from `texts`), a folder with tokenizer files, one such file, or a
+ * hub id. Throws ConfigError for a specification that is none of them.
  */
 export async function openTokenizer(
   specification: string,

@@ -1,6 +1,6 @@
 /**
- * A training run of any task: opens or restores it, trains, and leaves a folder with the model, the optimizer and
- * metrics.jsonl. What is particular to a task is its RunSpec. Node only; prints nothing.
+ * A training run of any task: opens or restores it, trains, and leaves a folder with the model, the optimizer
+ * and metrics.jsonl. What is particular to a task is its RunSpec. Node only; prints nothing.
  */
 import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -23,7 +23,9 @@ export interface RunOptions<St, Event> {
   out: string;
   /** Of a new run: what the task asks for, and `steps` or `minutes`. Of a resumed one: what should change. */
   settings: Partial<St>;
-  /** `new` (default) refuses a folder with a checkpoint, `resume` wants one, `replace` begins anew over one. */
+  /**
+   * `new` (default) refuses a folder with a checkpoint, `resume` wants one, `replace` begins anew over one.
+   */
   start?: 'new' | 'resume' | 'replace';
   onProgress?: (event: Event) => void;
   /** Finishes the step, saves and returns. */
@@ -79,8 +81,8 @@ export interface RunResult<St, E, F extends Figures, S extends Figures> extends 
 }
 
 /**
- * Throws ConfigError for wrong settings or a folder that is taken, FileError and FormatError for what cannot be read,
- * DivergenceError when training fails; the last checkpoint stays.
+ * Throws ConfigError for wrong settings or a folder that is taken, FileError and FormatError for what cannot
+ * be read, DivergenceError when training fails; the last checkpoint stays.
  */
 export async function runTraining<St extends RunSettings, B, E, F extends Figures, S extends Figures>(
   spec: RunSpec<St, B, E, F, S>,
@@ -194,7 +196,10 @@ function expectTask(
   );
 }
 
-/** The entries up to `step`; the file is cut behind them, so that a resumed run writes what an unbroken one would have. */
+/**
+ * The entries up to `step`; the file is cut behind them, so that a resumed run writes
+ * what an unbroken one would have.
+ */
 async function openMetrics<M extends { step: number }>(out: string, step: number): Promise<M[]> {
   const path = join(out, METRICS_FILE);
   const kept = step === 0 ? [] : parseMetrics<M>((await readTextIfPresent(path)) ?? '', step);

@@ -1,6 +1,7 @@
 /**
- * Learning-rate schedules: a linear warm-up counted in steps, then a shape over the rest of the run. Pure functions, so a
- * resumed run needs no state. A run limited by time follows the elapsed share of its time instead of its steps.
+ * Learning-rate schedules: a linear warm-up counted in steps, then a shape over the rest of the run.
+ * Pure functions, so a resumed run needs no state. A run limited by time follows the elapsed share of
+ * its time instead of its steps.
  */
 import { ConfigError } from '../base/errors.ts';
 
@@ -20,7 +21,10 @@ export interface Schedule {
   decayShare: number;
 }
 
-/** Fills defaults: cosine to a tenth of the peak, no warm-up, a fifth for the decay of `wsd`. Throws ConfigError. */
+/**
+ * Fills defaults: cosine to a tenth of the peak, no warm-up, a fifth for the
+ * decay of `wsd`. Throws ConfigError.
+ */
 export function makeSchedule(options: Partial<Schedule> & { peak: number }): Schedule {
   const schedule: Schedule = { kind: 'cosine', warmup: 0, final: 0.1, decayShare: 0.2, ...options };
   const problems: string[] = [];
@@ -52,7 +56,10 @@ function warmUp({ warmup }: Schedule, step: number): number {
   return step < warmup ? (step + 1) / warmup : 1;
 }
 
-/** The rate of step `step` (from 0) of a run of `steps`: the peak right after the warm-up, `final` in the last step. */
+/**
+ * The rate of step `step` (from 0) of a run of `steps`: the peak right after the
+ * warm-up, `final` in the last step.
+ */
 export function rateAtStep(schedule: Schedule, step: number, steps: number): number {
   const first = schedule.warmup;
   if (step < first) return schedule.peak * warmUp(schedule, step);

@@ -29,15 +29,17 @@ export function byAccuracy(rows: readonly ScoredModel[]): ScoredModel[] {
   return [...rows].sort(({ scores: a }, { scores: b }) => b.accuracy - a.accuracy || b.macroF1 - a.macroF1);
 }
 
-/** Models and baselines as a table, the best first; `name` heads the first column. No line feed at the end. */
+/**
+ * Models and baselines as a table, the best first; `name` heads the first column. No line feed at the end.
+ */
 export function scoresTable(rows: readonly ScoredModel[], name = ''): string {
   const cells = byAccuracy(rows).map((row) => [plain(row.name, NAME_COLUMNS), ...scoreCells(row)]);
   return textTable([[name, ...SCORE_COLUMNS], ...cells]);
 }
 
 /**
- * Examples by true class (rows) and predicted class (columns); above 12 classes a line that says where to look.
- * Control characters in labels become `?`, long labels are cut.
+ * Examples by true class (rows) and predicted class (columns); above 12 classes a line that says where to
+ * look. Control characters in labels become `?`, long labels are cut.
  */
 export function confusionText(labels: readonly string[], confusion: readonly (readonly number[])[]): string {
   if (labels.length > CONFUSION_CLASSES)
@@ -82,7 +84,9 @@ function plain(text: string, columns: number): string {
   return safe.length > columns ? `${clip(safe, columns - 1)}…` : safe;
 }
 
-/** Cells as lines of aligned columns: the first to the left, the others to the right. No line feed at the end. */
+/**
+ * Cells as lines of aligned columns: the first to the left, the others to the right. No line feed at the end.
+ */
 export function textTable(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => columnsOf(row[column]!))));
   const line = (row: readonly string[]): string =>

@@ -1,6 +1,7 @@
 /**
- * The shape of a model that is trained from the beginning, as plain settings of a run: the architecture, single numbers instead of a
- * preset's, and which layers are attention. How they become a configuration, and what is wrong with them.
+ * The shape of a model that is trained from the beginning, as plain settings of a run: the
+ * architecture, single numbers instead of a preset's, and which layers are attention. How they become a
+ * configuration, and what is wrong with them.
  */
 import { ConfigError } from '../base/errors.ts';
 import {
@@ -62,8 +63,9 @@ export const SHAPE_DEFAULTS: ShapeSettings = {
 };
 
 /**
- * State size of Mamba-2 and -3 where no preset names one. Official models have 128, for much larger widths; at width 128, states of 32, 64
- * and 128 learn alike, and 64 gives a Mamba-2 as many parameters as a Mamba-1 has.
+ * State size of Mamba-2 and -3 where no preset names one. Official models have 128, for much
+ * larger widths; at width 128, states of 32, 64 and 128 learn alike, and 64 gives a Mamba-2 as
+ * many parameters as a Mamba-1 has.
  */
 const D_STATE = 64;
 
@@ -77,8 +79,8 @@ const ABSENT: Record<Architecture, readonly (keyof ShapeSettings & string)[]> = 
 const OF_ATTENTION = ['attnHeads', 'attnKvHeads', 'attnRotary', 'attnConv'] as const;
 
 /**
- * Adds to the problems what is out of range or does not belong together. Throws ConfigError for what the configuration does not
- * allow, when nothing else is wrong.
+ * Adds to the problems what is out of range or does not belong together. Throws ConfigError for what the
+ * configuration does not allow, when nothing else is wrong.
  */
 export function checkShape<S extends ShapedRun>(
   settings: S,
@@ -107,7 +109,10 @@ export function attends({ attnLayers }: ShapeSettings, preset: ModelShape): bool
   return attnLayers.length > 0 || preset.attn_layer_idx !== undefined;
 }
 
-/** The configuration of the model, but for the vocabulary. A preset of an official model says everything that is not set. */
+/**
+ * The configuration of the model, but for the vocabulary. A preset of an official model
+ * says everything that is not set.
+ */
 export function shapeInput(settings: ShapeSettings, preset: ModelShape): ModelShape {
   const { arch, mimo_rank, d_model, n_layer, d_state, d_conv, expand, headdim, ngroups, rope_fraction } =
     settings;

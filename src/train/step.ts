@@ -41,8 +41,9 @@ export interface StepOutcome {
 }
 
 /**
- * The gradient is that of the mean over the terms of all batches together: each batch weighs as much as it has
- * terms, so splitting a batch changes nothing beyond rounding. The update is done when the promise is made.
+ * The gradient is that of the mean over the terms of all batches together: each batch weighs as
+ * much as it has terms, so splitting a batch changes nothing beyond rounding. The update is
+ * done when the promise is made.
  */
 export async function trainStep<B>(batches: readonly B[], options: StepOptions<B>): Promise<StepOutcome> {
   const { task, optimizer, lr, checkpointing = false, carry = false, seed } = options;

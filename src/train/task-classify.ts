@@ -24,7 +24,10 @@ export interface ClassifyTaskOptions {
   classWeights?: readonly number[];
 }
 
-/** The loss is the weighted mean of -sum(q log p), q the label, smoothed in training (Szegedy et al. 2016, section 7). */
+/**
+ * The loss is the weighted mean of -sum(q log p), q the label, smoothed in training
+ * (Szegedy et al. 2016, section 7).
+ */
 export function classification(model: Classifier, options: ClassifyTaskOptions = {}): ClassifyTask {
   const { dropout: rate = 0, tokenDropout = 0, labelSmoothing = 0, classWeights } = options;
   const classes = model.config.labels.length;

@@ -1,6 +1,7 @@
 /**
- * What the trainer needs of a task: how a batch becomes a loss, and what is said about it. The loop, the optimizer step,
- * checkpoints and reports know nothing else of language models or classifiers. CONTRIBUTING.md has the checklist.
+ * What the trainer needs of a task: how a batch becomes a loss, and what is said about it. The loop, the
+ * optimizer step, checkpoints and reports know nothing else of language models or classifiers.
+ * CONTRIBUTING.md has the checklist.
  */
 import type { State } from '../models/state.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -25,7 +26,10 @@ export interface Task<B, E, F extends Figures, S extends Figures> {
   weight(batch: B): number;
   /** Tokens read, padding included. */
   tokens(batch: B): number;
-  /** The state that `batch` starts from, given the one after the batch before, which is taken over. Absent: none is carried. */
+  /**
+   * The state that `batch` starts from, given the one after the batch before, which is taken
+   * over. Absent: none is carried.
+   */
   enter?(state: State, batch: B): State;
   /** What a metrics entry says beside the mean loss since the last one. */
   figures(loss: number): F;

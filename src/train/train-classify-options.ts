@@ -6,7 +6,10 @@ import type { ModelShape } from './model-presets.ts';
 import { CHANGEABLE, RUN_DEFAULTS, SettingsCheck, withChanges, withDefaults } from './run-settings.ts';
 import { checkShape, SHAPE_DEFAULTS, type ShapedRun, shapeInput } from './shape-settings.ts';
 
-/** What is trained of a pretrained backbone: everything, nothing (only the head), or low-rank adapters beside its matrices. */
+/**
+ * What is trained of a pretrained backbone: everything, nothing (only the head), or
+ * low-rank adapters beside its matrices.
+ */
 export const TUNINGS = ['full', 'frozen', 'lora'] as const;
 export type Tuning = (typeof TUNINGS)[number];
 
@@ -19,13 +22,19 @@ export type ClassifySettings = ShapedRun & {
   data: string[];
   /** Held-out texts; empty: `validShare` of `data`, by lot within each class. */
   valid: string[];
-  /** Texts that are only measured, after training; empty: those that come with `data` (a folder `test`), else none. */
+  /**
+   * Texts that are only measured, after training; empty: those that come with
+   * `data` (a folder `test`), else none.
+   */
   test: string[];
   validShare: number;
   /** Columns or fields that hold the text, joined by a newline. */
   textFields: string[];
   labelField: string;
-  /** `bytes`, `bpe:SIZE` or `words:SIZE` (made from the texts), a folder with tokenizer files, or a hub id. Null: that of `from`. */
+  /**
+   * `bytes`, `bpe:SIZE` or `words:SIZE` (made from the texts), a folder with tokenizer files, or
+   * a hub id. Null: that of `from`.
+   */
   tokenizer: string | null;
   /** Of `bpe:SIZE` and `words:SIZE`: everything in lower case. */
   lowercase: boolean;
@@ -36,7 +45,9 @@ export type ClassifySettings = ShapedRun & {
   embeddingStd: number;
   pooling: Pooling;
   bidirectional: boolean;
-  /** A pretrained model that the backbone starts from: a folder, a file, or a hub id. It decides the shape. */
+  /**
+   * A pretrained model that the backbone starts from: a folder, a file, or a hub id. It decides the shape.
+   */
   from: string | null;
   tune: Tuning;
   loraRank: number;
@@ -85,8 +96,9 @@ type Recipe = Partial<ClassifySettings> &
   Pick<ClassifySettings, 'd_model' | 'n_layer' | 'tokenizer' | 'maxTokens'>;
 
 /**
- * Recipes by name. `text-small` is for a few thousand texts; `fine-tune` starts from a pretrained model (--from);
- * `imdb-tutorial` is the set-up that tutorials on Mamba and IMDb share, to the letter (it needs bert-base-uncased's tokenizer).
+ * Recipes by name. `text-small` is for a few thousand texts; `fine-tune` starts from a pretrained model
+ * (--from); `imdb-tutorial` is the set-up that tutorials on Mamba and IMDb share, to the letter (it needs
+ * bert-base-uncased's tokenizer).
  */
 export const CLASSIFY_PRESETS = {
   'text-small': {
@@ -142,7 +154,9 @@ export const CLASSIFY_DEFAULTS: ClassifySettings = {
   preset: 'text-small',
 };
 
-/** The settings of a new run. Throws ConfigError that lists everything missing, contradictory or out of range. */
+/**
+ * The settings of a new run. Throws ConfigError that lists everything missing, contradictory or out of range.
+ */
 export function resolveClassifySettings(given: Partial<ClassifySettings>): ClassifySettings {
   const { preset = given.from ? 'fine-tune' : 'text-small' } = given;
   if (!Object.hasOwn(CLASSIFY_PRESETS, preset)) {

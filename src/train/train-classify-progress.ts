@@ -1,4 +1,7 @@
-/** A classification run told in lines: reading, what is trained on what, the live line, and a line per evaluation. */
+/**
+ * A classification run told in lines: reading, what is trained on what, the live
+ * line, and a line per evaluation.
+ */
 import type { ProgressStream } from './progress.ts';
 import { describeArchitecture, formatCount, liveLine, runningPace } from './progress.ts';
 import type { TrainClassifyEvent } from './train-classify-events.ts';

@@ -119,7 +119,10 @@ export function classifyReport(run: ClassifyRunSummary, { title = titleOf(run) }
   };
 }
 
-/** The run as a plain JSON object. Texts are the excerpts that the page shows; the curves are in metrics.jsonl. */
+/**
+ * The run as a plain JSON object. Texts are the excerpts that the page shows;
+ * the curves are in metrics.jsonl.
+ */
 export function classifyReportJson(run: ClassifyRunSummary, { title = titleOf(run) } = {}) {
   const { settings, config, parameterCount, trainedCount, device, step, tokens, elapsedSeconds } = run;
   const { history, keptStep, validation, test, baselines, calibration } = run;

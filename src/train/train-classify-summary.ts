@@ -1,4 +1,6 @@
-/** From a finished classification run to the plain data of its report: epochs, calibration, explained texts. */
+/**
+ * From a finished classification run to the plain data of its report: epochs, calibration, explained texts.
+ */
 import type { Classifier } from '../models/classifier.ts';
 import { explain } from '../predict/index.ts';
 import { calibrationBins } from './calibration.ts';

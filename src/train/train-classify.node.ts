@@ -1,6 +1,6 @@
 /**
- * `train classify` as a function: opens the labelled texts, builds or restores the classifier, trains, and leaves a folder with
- * the best one, the optimizer and metrics.jsonl. Node only; prints nothing.
+ * `train classify` as a function: opens the labelled texts, builds or restores the classifier, trains, and
+ * leaves a folder with the best one, the optimizer and metrics.jsonl. Node only; prints nothing.
  */
 import { join } from 'node:path';
 import type { Tokenizer } from '../base/tokenizer.ts';
@@ -48,8 +48,8 @@ export interface TrainClassifyResult
 }
 
 /**
- * Throws ConfigError for wrong settings or a folder that is taken, FileError and FormatError for what cannot be read,
- * DivergenceError when training fails; the last checkpoint stays.
+ * Throws ConfigError for wrong settings or a folder that is taken, FileError and FormatError for what cannot
+ * be read, DivergenceError when training fails; the last checkpoint stays.
  */
 export async function trainClassify(options: TrainClassifyOptions): Promise<TrainClassifyResult> {
   const { out, onProgress } = options;

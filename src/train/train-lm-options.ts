@@ -40,7 +40,9 @@ const DEFAULTS: LmSettings = {
   evalTokens: 1 << 18,
 };
 
-/** The settings of a new run. Throws ConfigError that lists everything missing, contradictory or out of range. */
+/**
+ * The settings of a new run. Throws ConfigError that lists everything missing, contradictory or out of range.
+ */
 export function resolveSettings(given: Partial<LmSettings>): LmSettings {
   const arch = architectureOf(given.preset ?? DEFAULTS.preset) ?? DEFAULTS.arch;
   return checked(withDefaults({ ...DEFAULTS, arch }, given));

@@ -1,6 +1,6 @@
 /**
- * `train lm` as a function: opens the text, builds or restores the run, trains, and leaves a folder with the model, the
- * optimizer and metrics.jsonl. Node only; prints nothing.
+ * `train lm` as a function: opens the text, builds or restores the run, trains, and leaves a folder with the
+ * model, the optimizer and metrics.jsonl. Node only; prints nothing.
  */
 import { resolve, sep } from 'node:path';
 import { ConfigError } from '../base/errors.ts';
@@ -32,8 +32,8 @@ export interface TrainLmResult extends RunResult<LmSettings, Evaluation, LmFigur
 }
 
 /**
- * Throws ConfigError for wrong settings or a folder that is taken, FileError and FormatError for what cannot be read,
- * DivergenceError when training fails; the last checkpoint stays.
+ * Throws ConfigError for wrong settings or a folder that is taken, FileError and FormatError for what cannot
+ * be read, DivergenceError when training fails; the last checkpoint stays.
  */
 export async function trainLm(options: TrainLmOptions): Promise<TrainLmResult> {
   const { out, onProgress } = options;

@@ -1,13 +1,14 @@
 /**
- * Depthwise causal convolution. For one row and channel, let `inputs` be the window (the k inputs before this call,
- * zeros at the start of a text) followed by the tokens of this call. Token t sits at inputs[t + k], and
+ * Depthwise causal convolution. For one row and channel, let `inputs` be the window (the k inputs before this
+ * call, zeros at the start of a text) followed by the tokens of this call. Token t sits at inputs[t + k], and
  *
  *   pre[t] = bias + sum_{j<k} weight[j] * inputs[t + 1 + j],     y[t] = silu(pre[t]) or pre[t],
  *
  * where inputs of another document than token t count as zero. The next call's window is the last k inputs.
  * Backward, with dpre = dy * silu'(pre):
  *
- *   dweight[j] = sum_t dpre[t] inputs[t + 1 + j],   dinputs[t + 1 + j] += dpre[t] weight[j],   dbias = sum_t dpre[t].
+ *   dweight[j] = sum_t dpre[t] inputs[t + 1 + j], dinputs[t + 1 + j] += dpre[t]
+ *   weight[j], dbias = sum_t dpre[t].
  */
 import type { Kernels } from '../backend.ts';
 import { siluGrad, silu as siluOf } from './math.ts';

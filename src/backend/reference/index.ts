@@ -1,6 +1,6 @@
 /**
- * The reference backend: every kernel as plain loops with float64 sums, beside which the paper can be read. It is
- * what all other backends are tested against, and it runs wherever JavaScript runs. It is slow.
+ * The reference backend: every kernel as plain loops with float64 sums, beside which the paper can be read.
+ * It is what all other backends are tested against, and it runs wherever JavaScript runs. It is slow.
  */
 import { type DType, type HostArray, rawStorage, storageBytes, type TypedArray } from '../../base/dtype.ts';
 import type {

@@ -13,7 +13,9 @@ export function siluGrad(x: number): number {
   return s * (1 + x * (1 - s));
 }
 
-/** ln(1 + e^x). The identity above 20, as in PyTorch, whose checkpoints were trained with that jump of 2e-9. */
+/**
+ * ln(1 + e^x). The identity above 20, as in PyTorch, whose checkpoints were trained with that jump of 2e-9.
+ */
 export function softplus(x: number): number {
   return x > 20 ? x : Math.log1p(Math.exp(x));
 }
@@ -23,9 +25,9 @@ export function softplusGrad(x: number): number {
 }
 
 /**
- * The standard normal distribution function, 0.5 erfc(-x / sqrt 2), accurate relative to the result in the lower tail.
- * Near 0, erf as a series whose terms have one sign (Abramowitz and Stegun 7.1.6); far out, erfc as a continued
- * fraction (7.1.14).
+ * The standard normal distribution function, 0.5 erfc(-x / sqrt 2), accurate relative to the result in the
+ * lower tail. Near 0, erf as a series whose terms have one sign (Abramowitz and Stegun 7.1.6); far out, erfc
+ * as a continued fraction (7.1.14).
  */
 export function normalCdf(x: number): number {
   const z = Math.abs(x) / Math.SQRT2;

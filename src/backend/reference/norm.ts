@@ -13,8 +13,8 @@
  *
  *   y = rms(x u) * weight, or y = rms(x) * weight * u,   and without a weight no norm: y = x u.
  *
- * Backward, with ds as above of what is normalised: dx = ds u and dz = ds x silu'(z) for the gate in front; dx = ds and
- * dz = dy xhat weight silu'(z) for the gate behind.
+ * Backward, with ds as above of what is normalised: dx = ds u and dz = ds x silu'(z) for the gate in front;
+ * dx = ds and dz = dy xhat weight silu'(z) for the gate behind.
  */
 import type { Kernels } from '../backend.ts';
 import { silu, siluGrad } from './math.ts';

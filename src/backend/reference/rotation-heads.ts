@@ -1,7 +1,8 @@
 /**
  * B and C of Mamba-3 become keys and queries. Of one vector x (n) of a group, for every head and rank:
  *
- *   xhat = x rstd,   rstd = 1 / sqrt(mean(x^2) + eps),   v = xhat weight + bias,   y = v turned by theta (see rotation.ts)
+ *   xhat = x rstd, rstd = 1 / sqrt(mean(x^2) + eps), v = xhat weight + bias, y = v
+ *   turned by theta (see rotation.ts)
  *
  * Backward, with dv = dy turned back, sums over the heads of a group, and a bar for the mean over the vector:
  *

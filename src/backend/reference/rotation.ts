@@ -9,8 +9,10 @@
  *
  * Backward, g is the adjoint of theta; where a document starts, nothing flows back:
  *
- *   g[t] = dtheta[t] + g[t+1],   dangle[t] = sum_heads g[t] pi (1 - tanh^2) dt[t],   ddt[t] = sum_pairs g[t] pi tanh(angle[t])
- *   dx = dy turned by -theta,    dtheta = dy[i1] y[i0] - dy[i0] y[i1]      since dy/dtheta is y turned by a right angle.
+ *   g[t] = dtheta[t] + g[t+1], dangle[t] = sum_heads g[t] pi (1 - tanh^2) dt[t], ddt[t] =
+ *   sum_pairs g[t] pi tanh(angle[t])
+ *   dx = dy turned by -theta, dtheta = dy[i1] y[i0] - dy[i0] y[i1] since dy/dtheta
+ *   is y turned by a right angle.
  */
 import type { Kernels } from '../backend.ts';
 import { startsDocument } from './documents.ts';

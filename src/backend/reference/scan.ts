@@ -1,12 +1,13 @@
 /**
- * The selective scan of Mamba-1 (Gu and Dao 2023, algorithm 2), one channel c of one row at a time. Every token has
- * its own step size dt and its own B and C; that is the selection. With dt = softplus(delta + deltaBias):
+ * The selective scan of Mamba-1 (Gu and Dao 2023, algorithm 2), one channel c of one row at a
+ * time. Every token has its own step size dt and its own B and C; that is the selection. With dt
+ * = softplus(delta + deltaBias):
  *
  *   h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t]          n numbers of memory, decaying at n rates
  *   y[t] = (C[t] . h[t] + D u[t]) * silu(z[t])            read out, skip connection, gate
  *
- * Backward, from the last token to the first, with a[t] = exp(dt[t] A) and q[t] = dy[t] silu(z[t]). The adjoint g of
- * the state obeys the same recurrence, run backward:
+ * Backward, from the last token to the first, with a[t] = exp(dt[t] A) and q[t] = dy[t] silu(z[t]). The
+ * adjoint g of the state obeys the same recurrence, run backward:
  *
  *   g[t]    = C[t] q[t] + a[t+1] g[t+1]
  *   dC[t]  += q[t] h[t]                       dz[t] = dy[t] (C[t] . h[t] + D u[t]) silu'(z[t])
@@ -14,8 +15,8 @@
  *   dA     += g[t] a[t] h[t-1] dt[t]          dD   += q[t] u[t]
  *   ddt[t]  = sum_n g[t] (a[t] h[t-1] A + B[t] u[t]),   ddelta = ddt softplus'(delta + deltaBias)
  *
- * Where a document starts, h[t-1] is 0 and nothing flows back into it. The states h[t] are not stored but computed
- * again, chunk by chunk, from the checkpoints of the forward pass.
+ * Where a document starts, h[t-1] is 0 and nothing flows back into it. The states h[t] are not stored but
+ * computed again, chunk by chunk, from the checkpoints of the forward pass.
  */
 import type { Kernels } from '../backend.ts';
 import { SCAN_CHUNK } from '../kernels.ts';

@@ -15,9 +15,9 @@
  *   dscale[t] = <G[t], w[t]>                    down[t] = <dR[t], w[t]>
  *   ddecay[t] = <G[t] + dR[t], a[t] S[t-1]>     G[t-1]  = a[t] (G[t] + dR[t])
  *
- * What the token before token 0 still gives is added to the state that enters. Without `own` it is `scale`, and dscale has both terms. Where a document starts, S[t-1] is 0 and nothing
- * flows back into it. The states are not stored but computed again, chunk by chunk, from the checkpoints of
- * the forward pass.
+ * What the token before token 0 still gives is added to the state that enters. Without `own` it is `scale`,
+ * and dscale has both terms. Where a document starts, S[t-1] is 0 and nothing flows back into it. The states
+ * are not stored but computed again, chunk by chunk, from the checkpoints of the forward pass.
  */
 import type { Kernels } from '../backend.ts';
 import { startsDocument } from './documents.ts';

@@ -1,7 +1,7 @@
 /**
- * Host buffers of the reference backend. With 32-bit floats all views share the same bytes, as on any device. With
- * 64-bit floats (for finite differences) floats, ints and 16-bit values cannot share bytes: each has its own array,
- * and `holds` remembers which was written last, so that `copy` and `scatter` move the right one.
+ * Host buffers of the reference backend. With 32-bit floats all views share the same bytes, as on any device.
+ * With 64-bit floats (for finite differences) floats, ints and 16-bit values cannot share bytes: each has its
+ * own array, and `holds` remembers which was written last, so that `copy` and `scatter` move the right one.
  */
 import { StateError } from '../../base/errors.ts';
 import type { BufferRef, Storage } from '../backend.ts';

@@ -1,4 +1,7 @@
-/** `mamba-ts eval`: how well a language model predicts text, or a classifier labels. The model's folder says which it is. */
+/**
+ * `mamba-ts eval`: how well a language model predicts text, or a classifier labels. The
+ * model's folder says which it is.
+ */
 import { type Command, Option } from 'commander';
 import { modelKind } from '../../index.node.ts';
 import { ATTENTION_CONTEXT } from '../../train/index.ts';

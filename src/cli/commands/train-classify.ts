@@ -1,4 +1,7 @@
-/** `mamba-ts train classify`: trains a classifier on labelled texts. Ctrl-C finishes the step and saves; `--resume` goes on. */
+/**
+ * `mamba-ts train classify`: trains a classifier on labelled texts. Ctrl-C finishes the step
+ * and saves; `--resume` goes on.
+ */
 import { type Command, Option } from 'commander';
 import { POOLINGS, trainClassify } from '../../index.node.ts';
 import {

@@ -1,4 +1,7 @@
-/** `mamba-ts train lm`: trains a language model on text. Ctrl-C finishes the step and saves; `--resume` goes on. */
+/**
+ * `mamba-ts train lm`: trains a language model on text. Ctrl-C finishes the step
+ * and saves; `--resume` goes on.
+ */
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { lossChart, trainLm, writeReport } from '../../index.node.ts';
