@@ -41,15 +41,14 @@ VEC_FN void transpose_block(vf* rows) {
 
 // out[j * out_step + i] = in[i * in_step + j] * scale for i, j < 4.
 VEC_FN void transpose4(float* out, int64_t out_step, const float* in, int64_t in_step, float scale) {
-  typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
-  const vec4 a = *(const four*)in, b = *(const four*)(in + in_step);
-  const vec4 c = *(const four*)(in + 2 * in_step), d = *(const four*)(in + 3 * in_step);
+  const vec4 a = *(const vec4_unaligned*)in, b = *(const vec4_unaligned*)(in + in_step);
+  const vec4 c = *(const vec4_unaligned*)(in + 2 * in_step), d = *(const vec4_unaligned*)(in + 3 * in_step);
   const vec4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), AB = __builtin_shufflevector(a, b, 2, 6, 3, 7);
   const vec4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  *(four*)out = __builtin_shufflevector(ab, cd, 0, 1, 4, 5) * scale;
-  *(four*)(out + out_step) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7) * scale;
-  *(four*)(out + 2 * out_step) = __builtin_shufflevector(AB, CD, 0, 1, 4, 5) * scale;
-  *(four*)(out + 3 * out_step) = __builtin_shufflevector(AB, CD, 2, 3, 6, 7) * scale;
+  *(vec4_unaligned*)out = __builtin_shufflevector(ab, cd, 0, 1, 4, 5) * scale;
+  *(vec4_unaligned*)(out + out_step) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7) * scale;
+  *(vec4_unaligned*)(out + 2 * out_step) = __builtin_shufflevector(AB, CD, 0, 1, 4, 5) * scale;
+  *(vec4_unaligned*)(out + 3 * out_step) = __builtin_shufflevector(AB, CD, 2, 3, 6, 7) * scale;
 }
 
 // out (columns, rows) = scale * in (rows, columns), stored out_step and in_step apart.

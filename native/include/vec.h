@@ -91,7 +91,6 @@ VEC_FN void prefetch_read(const float* p) { __builtin_prefetch(p, 0, 3); }
 VEC_FN void prefetch_write(const float* p) { __builtin_prefetch(p, 1, 3); }
 // The same, not into the first cache: what is far ahead would push out what is at work.
 VEC_FN void prefetch_read_far(const float* p) { __builtin_prefetch(p, 0, 2); }
-VEC_FN void prefetch_write_far(const float* p) { __builtin_prefetch(p, 1, 2); }
 
 // ---- choosing and reducing ------------------------------------------------------------------------------------------
 VEC_FN vf vselect(vi mask, vf a, vf b) { return mask ? a : b; }
@@ -134,6 +133,7 @@ VEC_FN vf vcopysign(vf magnitude, vf sign) {
 }
 
 typedef float vec4 __attribute__((vector_size(16)));
+typedef float vec4_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
 typedef float vec8 __attribute__((vector_size(32)));
 
 // Sum and maximum of the lanes, as a tree of halves.

@@ -2,8 +2,9 @@
 //
 // A task is one row and one of SCAN_PARTS fixed parts of its channels. It walks through the chunks from the last to the
 // first; per chunk and block of W channels it computes the states again from the checkpoint, keeps states and decays of the
-// chunk in scratch, and sweeps back. dB and dC need sums over channels: the lanes of all blocks of a part are added up
-// in vectors and summed across once per chunk. Every sum has a fixed order, whatever the threads do.
+// chunk in scratch, and sweeps back. dB and dC need sums over channels: token by token the lanes are summed across in registers,
+// because W sums for every number would not fit the first cache beside the states. Every sum has a fixed order, whatever the
+// threads do.
 //
 // `partial` is, per row, dA (e, n), dD (e), ddeltaBias (e), constant dB (e, n), constant dC (e, n); then, per part,
 // token-wise dB (b, l, g, n) and dC (b, l, g, n).
@@ -20,8 +21,9 @@ struct ScanBackward {
   vf *dt, *dtu, *q;                     // q = dy silu(z)
   vf *read, *written, *pulled;          // C . h ; B . g ; sum over n of g a h[t-1] A2
   vf *before, *spaceB, *spaceC;
-  vf *sumB, *sumC;                      // (SCAN_CHUNK, n): gradients of token-wise B and C, not yet summed over lanes
+  float *sumB, *sumC;                   // token-wise gradients of B and C from this chunk on, of this part of the channels
   ScanCarry carry;
+  ScanAhead ahead = ScanAhead(0);
   const ScanSource *B, *C;
   const uint8_t* restart;
   int64_t t, steps, c0, n;
@@ -34,11 +36,13 @@ struct ScanBackward {
 
 // N states of one block and chunk, forward from `before`: keeps every state and every decay.
 template <int N, bool LANES, bool SMALL>
-static __attribute__((noinline)) void scan_again(const ScanBackward& s, int64_t first, ScanInput B, ScanInput C) {
+static __attribute__((noinline)) void scan_again(const ScanBackward& s, int64_t first, ScanInput B, ScanInput C,
+                                                 const ScanAhead& ahead) {
   const vf* a2 = s.carry.a2 + first;
   vf x[N];
   for (int i = 0; i < N; i++) s.h[i] = x[i] = s.before[first + i];
   for (int64_t t = 0; t < s.steps; t++) {
+    ahead.ask(t);
     const float *bt = B.at + t * B.step, *ct = C.at + t * C.step;
     const bool restart = s.restart && s.restart[t];
     const vf dt = s.dt[t], dtu = s.dtu[t];
@@ -58,25 +62,47 @@ static __attribute__((noinline)) void scan_again(const ScanBackward& s, int64_t 
   }
 }
 
-// States first .. first + N back through the chunk; h and decay point at the first, `kept` apart per token. dB and dC point at
-// vectors, `step` apart per token.
+// Adds N states of one token to the gradient of B or C, where `out` is the first group of this token: over all channels of the
+// block, or, where they belong to several groups, channel by channel. Without tokens a channel keeps its own sum.
 template <int N, bool LANES>
-static __attribute__((noinline)) void scan_back(const ScanBackward& s, int64_t first, int64_t kept, const vf* h, const vf* decay,
-                                                ScanInput B, ScanInput C, vf* dB, int64_t dB_step, vf* dC, int64_t dC_step) {
+VEC_FN void scan_add(const ScanBackward& s, const ScanSource& source, float* out, vf* constant, int64_t first, const vf* x) {
+  if (LANES && source.groups == 0) {
+    for (int i = 0; i < N; i++) constant[first + i] += x[i];
+  } else if (LANES) {
+    for (int j = 0; j < s.count; j++) {
+      float* to = out + source.group(s.c0 + j) * s.n + first;
+      for (int i = 0; i < N; i++) to[i] += x[i][j];
+    }
+  } else {
+    int i = 0;
+    for (; i + 4 <= N; i += 4) {
+      vec4_unaligned* const to = (vec4_unaligned*)(out + first + i);
+      *to = *to + hsum4(fold(x[i]), fold(x[i + 1]), fold(x[i + 2]), fold(x[i + 3]));
+    }
+    for (; i < N; i++) out[first + i] += hsum(x[i]);
+  }
+}
+
+// States first .. first + N back through the chunk.
+template <int N, bool LANES>
+static __attribute__((noinline)) void scan_back(const ScanBackward& s, int64_t first, ScanInput B, ScanInput C) {
   const vf* a2 = s.carry.a2 + first;
+  // Channels of one group add to its numbers, wherever the group is.
+  const int64_t tokenB = s.B->groups * s.n, tokenC = s.C->groups * s.n;
+  float* const sumB = s.sumB + (LANES ? 0 : s.B->group(s.c0) * s.n);
+  float* const sumC = s.sumC + (LANES ? 0 : s.C->group(s.c0) * s.n);
   vf dA[N], x[N];
   for (int i = 0; i < N; i++) dA[i] = vzero(), x[i] = s.carry.dh[first + i];
   for (int64_t t = s.steps - 1; t >= 0; t--) {
     const float *bt = B.at + t * B.step, *ct = C.at + t * C.step;
-    const vf *after = h + (t + 1) * kept, *before = h + t * kept, *a = decay + t * kept;
+    const vf *after = s.h + (t + 1) * N, *before = s.h + t * N, *a = s.decay + t * N;
     const vf dt = s.dt[t], dtu = s.dtu[t], q = s.q[t];
-    vf *db = dB + t * dB_step, *dc = dC + t * dC_step;
-    vf written = s.written[t], pulled = s.pulled[t];
+    vf dB[N], dC[N], written = s.written[t], pulled = s.pulled[t];
     if (s.restart && s.restart[t]) {  // nothing comes from, and nothing goes to, the state before
       for (int i = 0; i < N; i++) {
         const vf g = q * scan_input<LANES>(ct, i) + x[i];
-        dc[i] += q * after[i];
-        db[i] += g * dtu;
+        dC[i] = q * after[i];
+        dB[i] = g * dtu;
         written += g * scan_input<LANES>(bt, i);
         x[i] = vzero();
       }
@@ -84,8 +110,8 @@ static __attribute__((noinline)) void scan_back(const ScanBackward& s, int64_t f
 #pragma GCC unroll 16
       for (int i = 0; i < N; i++) {
         const vf g = q * scan_input<LANES>(ct, i) + x[i];
-        dc[i] += q * after[i];
-        db[i] += g * dtu;
+        dC[i] = q * after[i];
+        dB[i] = g * dtu;
         written += g * scan_input<LANES>(bt, i);
         x[i] = g * a[i];
         const vf pull = x[i] * before[i];
@@ -94,11 +120,13 @@ static __attribute__((noinline)) void scan_back(const ScanBackward& s, int64_t f
       }
     }
     s.written[t] = written, s.pulled[t] = pulled;
+    scan_add<N, LANES>(s, *s.B, sumB + t * tokenB, s.carry.dB, first, dB);
+    scan_add<N, LANES>(s, *s.C, sumC + t * tokenC, s.carry.dC, first, dC);
   }
   for (int i = 0; i < N; i++) s.carry.dh[first + i] = x[i], s.carry.dA[first + i] += dA[i];
 }
 
-// How many states go back at once: two vectors each stay in registers.
+// How many states go through a chunk at once: on the way back two vectors of each stay in registers.
 #if defined(__AVX512F__)
 constexpr int SCAN_BACK = 8;
 #else
@@ -109,55 +137,14 @@ template <int N>
 void ScanBackward::run(int64_t i) const {
   const ScanInput b = B->read(t, steps, c0, count, i, N, lanes, spaceB);
   const ScanInput c = C->read(t, steps, c0, count, i, N, lanes, spaceC);
-  vf constB[N], constC[N];
-  for (int j = 0; j < N; j++) constB[j] = constC[j] = vzero();
-  const bool tokenB = B->groups > 0, tokenC = C->groups > 0;
-  vf *db = tokenB ? sumB + i : constB, *dc = tokenC ? sumC + i : constC;
-  const auto again = [&](auto kernel) { kernel(*this, i, b, c); };
+  const auto again = [&](auto kernel) { kernel(*this, i, b, c, i == 0 ? ahead : ScanAhead(0)); };
   if (lanes) {
     small ? again(scan_again<N, true, true>) : again(scan_again<N, true, false>);
+    scan_back<N, true>(*this, i, b, c);
   } else {
     small ? again(scan_again<N, false, true>) : again(scan_again<N, false, false>);
+    scan_back<N, false>(*this, i, b, c);
   }
-  constexpr int SIZE = N < SCAN_BACK ? N : SCAN_BACK;
-  for (int j = 0; j < N; j += SIZE) {
-    const int64_t at = lanes ? j * W : j;
-    const auto back = [&](auto kernel) {
-      kernel(*this, i + j, N, h + j, decay + j, ScanInput{b.at + at, b.step}, ScanInput{c.at + at, c.step}, db + j,
-             tokenB ? n : 0, dc + j, tokenC ? n : 0);
-    };
-    lanes ? back(scan_back<SIZE, true>) : back(scan_back<SIZE, false>);
-  }
-  for (int j = 0; j < N && !tokenB; j++) carry.dB[i + j] += constB[j];
-  for (int j = 0; j < N && !tokenC; j++) carry.dC[i + j] += constC[j];
-}
-
-// Adds the sums of a chunk, over the lanes of the channels from c0 on, to the gradient of their group or groups, and
-// clears them.
-VEC_FN void scan_flush(float* out, vf* sums, const ScanSource& source, int64_t t, int64_t steps, int64_t c0, int count,
-                       bool shared) {
-  const int64_t n = source.n, token = source.groups * n;
-  out += t * token;
-  if (!shared) {
-    for (int64_t s = 0; s < steps; s++) {
-      for (int64_t i = 0; i < n; i++) {
-        for (int j = 0; j < count; j++) out[s * token + source.group(c0 + j) * n + i] += sums[s * n + i][j];
-      }
-    }
-  } else {
-    out += source.group(c0) * n;
-    for (int64_t s = 0; s < steps; s++) {
-      const vf* x = sums + s * n;
-      float* to = out + s * token;
-      int64_t i = 0;
-      for (; i + 4 <= n; i += 4) {
-        const vec4 four = hsum4(fold(x[i]), fold(x[i + 1]), fold(x[i + 2]), fold(x[i + 3]));
-        for (int j = 0; j < 4; j++) to[i + j] += four[j];
-      }
-      for (; i < n; i++) to[i] += hsum(x[i]);
-    }
-  }
-  for (int64_t i = 0; i < steps * n; i++) sums[i] = vzero();
 }
 
 // out[i] = sum over j < terms of parts[j * stride + i], in this order.
@@ -209,14 +196,12 @@ static void scan_backward(const Args& args, const Ctx& ctx) {
       return at;
     };
     ScanBackward run;
-    run.h = take((SCAN_CHUNK + 1) * 16), run.decay = take(SCAN_CHUNK * 16);
+    run.h = take((SCAN_CHUNK + 1) * SCAN_BACK), run.decay = take(SCAN_CHUNK * SCAN_BACK);
     run.dt = take(SCAN_CHUNK), run.dtu = take(SCAN_CHUNK), run.q = take(SCAN_CHUNK);
     run.read = take(SCAN_CHUNK), run.written = take(SCAN_CHUNK), run.pulled = take(SCAN_CHUNK);
-    run.before = take(n), run.spaceB = take(SCAN_CHUNK * 16), run.spaceC = take(SCAN_CHUNK * 16);
-    run.sumB = take(SCAN_CHUNK * n), run.sumC = take(SCAN_CHUNK * n);
+    run.before = take(n), run.spaceB = take(SCAN_CHUNK * SCAN_BACK), run.spaceC = take(SCAN_CHUNK * SCAN_BACK);
     run.B = &sourceB, run.C = &sourceC, run.n = n;
     vf *in = take(SCAN_CHUNK), *slope = take(SCAN_CHUNK), *opened = take(SCAN_CHUNK);  // u, softplus'(raw), dy silu'(z)
-    for (int64_t i = 0; i < SCAN_CHUNK * n; i++) run.sumB[i] = run.sumC[i] = vzero();
 
     // As many blocks at a time as there is room for what they carry.
     const int64_t carry_size = 5 * n + 2, room = (space_end - space) / carry_size;
@@ -246,11 +231,15 @@ static void scan_backward(const Args& args, const Ctx& ctx) {
         const int64_t start = chunk * SCAN_CHUNK;
         run.t = start, run.steps = length - start < SCAN_CHUNK ? length - start : SCAN_CHUNK;
         run.restart = scan_restarts(restart, ids ? ids + row * l : nullptr, start, run.steps);
+        run.sumB = ownB + start * b_groups * n, run.sumC = ownC + start * c_groups * n;
         for (int64_t block = from; block < to; block++) {
           const int64_t c0 = block * W, at = (row * l + start) * e + c0;
           const int count = e - c0 < W ? (int)(e - c0) : W;
-          const bool sharedB = sourceB.shared(c0, count), sharedC = sourceC.shared(c0, count);
-          run.c0 = c0, run.count = count, run.lanes = !sharedB || !sharedC, run.carry = carry_of(block);
+          run.c0 = c0, run.count = count, run.carry = carry_of(block);
+          run.lanes = !sourceB.shared(c0, count) || !sourceC.shared(c0, count);
+          run.ahead = ScanAhead(e);
+          const float* const rows[] = {delta, u, dy, z, ddelta, du, dz};
+          for (const float* p : rows) run.ahead.add(p, at + W);  // the next block
           scan_read_states(run.before, checkpoints + ((row * chunks + chunk) * e + c0) * n, n, count);
           vf largest;
           const bool regular = scan_largest(run.carry.a2, n, &largest);
@@ -259,11 +248,6 @@ static void scan_backward(const Args& args, const Ctx& ctx) {
 
           vi large = vi{};
           for (int64_t s = 0; s < run.steps; s++) {
-            const int64_t ahead = at + s * e + W;  // the next block
-            prefetch_read_far(delta + ahead), prefetch_read_far(u + ahead), prefetch_read_far(dy + ahead);
-            prefetch_write_far(ddelta + ahead), prefetch_write_far(du + ahead);
-            if (z) prefetch_read_far(z + ahead);
-            if (dz) prefetch_write_far(dz + ahead);
             const vf raw = vload_some(delta + at + s * e, count) + shift;
             const vf up = vload_some(dy + at + s * e, count);
             in[s] = vload_some(u + at + s * e, count);
@@ -282,7 +266,7 @@ static void scan_backward(const Args& args, const Ctx& ctx) {
             }
           }
           run.small = regular && !vany(large);
-          scan_blocks(n, run);
+          scan_blocks<SCAN_BACK>(n, run);
 
           vf sumD = vzero(), sum_bias = vzero();
           for (int64_t s = 0; s < run.steps; s++) {
@@ -298,15 +282,6 @@ static void scan_backward(const Args& args, const Ctx& ctx) {
             vstore_some(du + to_write, q * skip + run.dt[s] * run.written[s], count);
           }
           *run.carry.dD += sumD, *run.carry.dbias += sum_bias;
-
-          // Sum over the lanes once all channels of a group are in, or before a block that belongs to several.
-          const int64_t next = c0 + W;
-          const int next_count = e - next < W ? (int)(e - next) : W;
-          const bool last = block + 1 == to;
-          if (b_groups && (last || !sharedB || !sourceB.shared(c0, (int)(next - c0) + next_count)))
-            scan_flush(ownB, run.sumB, sourceB, start, run.steps, c0, count, sharedB);
-          if (c_groups && (last || !sharedC || !sourceC.shared(c0, (int)(next - c0) + next_count)))
-            scan_flush(ownC, run.sumC, sourceC, start, run.steps, c0, count, sharedC);
         }
       }
 

@@ -28,12 +28,14 @@ VEC_FN vf scan_decay(vf dt, vf a2) {
   return SMALL ? vexp2_small(dt, a2) : vexp2(dt * a2);
 }
 
-// Calls body.template run<N>(first) for blocks of N states that cover n.
-template <class F>
+// Calls body.template run<N>(first) for blocks of at most N states that cover n.
+template <int MOST, class F>
 VEC_FN void scan_blocks(int64_t n, const F& body) {
   int64_t i = 0;
-  for (; i + 16 <= n; i += 16) body.template run<16>(i);
-  if (i + 8 <= n) body.template run<8>(i), i += 8;
+  for (; i + MOST <= n; i += MOST) body.template run<MOST>(i);
+  if constexpr (MOST > 8) {
+    if (i + 8 <= n) body.template run<8>(i), i += 8;
+  }
   for (; i + 2 <= n; i += 2) body.template run<2>(i);
   if (i < n) body.template run<1>(i);
 }
@@ -102,11 +104,27 @@ VEC_FN bool scan_largest(const vf* a2, int64_t n, vf* largest) {
   return !vany(odd);
 }
 
+// The rows that are needed next, asked for one token at a time while the recurrence runs: they are too far apart for the hardware
+// to guess, and all at once they would fill its queue of missing lines, with nothing else to do meanwhile.
+struct ScanAhead {
+  const float* rows[7];
+  int64_t step;
+  int count = 0;
+
+  explicit ScanAhead(int64_t channels) : step(channels) {}
+  MAMBA_INLINE void add(const float* p, int64_t at) {
+    if (p) rows[count++] = p + at;
+  }
+  MAMBA_INLINE void ask(int64_t t) const {
+    for (int i = 0; i < count; i++) prefetch_read_far(rows[i] + t * step);
+  }
+};
+
 // ---- forward --------------------------------------------------------------------------------------------------------
 // Advances N states of W channels over `steps` tokens: h = 2^(dt a2) h + dtu B, read += C . h.
 template <int N, bool LANES, bool SMALL>
 static __attribute__((noinline)) void scan_run(vf* h, const vf* a2, const vf* dt, const vf* dtu, vf* read, ScanInput B, ScanInput C,
-                     const uint8_t* restart, int64_t steps) {
+                     const uint8_t* restart, const ScanAhead& ahead, int64_t steps) {
   vf state[N];
   for (int i = 0; i < N; i++) state[i] = h[i];
   const float *bt = B.at, *ct = C.at;
@@ -114,6 +132,7 @@ static __attribute__((noinline)) void scan_run(vf* h, const vf* a2, const vf* dt
     if (restart && restart[t]) {
       for (int i = 0; i < N; i++) state[i] = vzero();
     }
+    ahead.ask(t);
     const vf step = dt[t], input = dtu[t];
     vf even = read[t], odd = vzero();
 #pragma GCC unroll 16
@@ -133,12 +152,13 @@ struct ScanForward {
   int64_t t, steps, c0;
   int count;
   bool lanes, small;
+  ScanAhead ahead = ScanAhead(0);
 
   template <int N>
   void run(int64_t i) const {
     const ScanInput b = B->read(t, steps, c0, count, i, N, lanes, spaceB);
     const ScanInput c = C->read(t, steps, c0, count, i, N, lanes, spaceC);
-    const auto call = [&](auto kernel) { kernel(h + i, a2 + i, dt, dtu, read, b, c, restart, steps); };
+    const auto call = [&](auto kernel) { kernel(h + i, a2 + i, dt, dtu, read, b, c, restart, i == 0 ? ahead : ScanAhead(0), steps); };
     if (lanes) {
       small ? call(scan_run<N, true, true>) : call(scan_run<N, true, false>);
     } else {
@@ -194,9 +214,6 @@ static void scan_forward(const Args& args, const Ctx& ctx) {
 
       vi large = vi{};
       for (int64_t s = 0; s < run.steps; s++) {
-        const int64_t ahead = at + (s + SCAN_CHUNK) * e;  // the next chunk; rows are too far apart for the hardware to guess
-        prefetch_read_far(delta + ahead), prefetch_read_far(u + ahead), prefetch_write_far(y + ahead);
-        if (z) prefetch_read_far(z + ahead);
         const vf raw = vload_some(delta + at + s * e, count) + shift;
         const vf dt = softplus ? vsoftplus(raw) : raw;
         const vf in = vload_some(u + at + s * e, count);
@@ -207,7 +224,10 @@ static void scan_forward(const Args& args, const Ctx& ctx) {
       }
       run.small = regular && !vany(large);
       run.restart = scan_restarts(restart, ids ? ids + row * l : nullptr, start, run.steps);
-      if (run.steps > 0) scan_blocks(n, run);
+      run.ahead = ScanAhead(e);
+      const float* const rows[] = {u, delta, z, y};
+      for (const float* p : rows) run.ahead.add(p, at + SCAN_CHUNK * e);
+      if (run.steps > 0) scan_blocks<16>(n, run);
 
       for (int64_t s = 0; s < run.steps; s++) {
         vf out = run.read[s];
