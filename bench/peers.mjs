@@ -3,12 +3,11 @@
  *   npm run bench peers -- [--only decode,prefill,...] [--peer-llama FOLDER] [--python PATH] [--models FOLDER] [--threads N] [--rounds N]
  *                          [--match REGEX] [--write]
  * Sections: decode, prefill, batch (llama.cpp; see peers/_llama.mjs for FOLDER), train and train-slow (a Python with torch, mambapy and
- * transformers; train-slow only when named), scaling, kernels (ours alone). Without their peer sections are left out. --models keeps
+ * transformers; train-slow only when named), scaling, kernels (peers as products.mjs says). Without their peer sections are left out. --models keeps
  * the GGUF files (default: a folder of the system for temporary files). --match measures a part of a section. --write replaces the
  * section in bench/results.md.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -20,6 +19,8 @@ import { printSection, ratios, writeSection } from './peers/_results.mjs';
 import { scaling } from './peers/_scaling.mjs';
 import { train, trainSlow } from './peers/_training.mjs';
 
+const SCAN = ['scan', '--batch', '1', '--length', '2048', '--channels', '1536', '--rounds', '5'];
+
 /** What each section measures, beside whom. */
 const SECTIONS = {
   decode: { title: 'Decoding, batch 1', needs: 'llama', measure: decode },
@@ -28,7 +29,7 @@ const SECTIONS = {
   train: { title: 'Training steps, float32', needs: 'python', measure: train },
   'train-slow': { title: 'Training steps, peers that take minutes', needs: 'python', measure: trainSlow },
   scaling: { title: 'Two threads beside one', needs: null, measure: scaling },
-  kernels: { title: 'Kernels', needs: null, programs: ['scan', 'products'] },
+  kernels: { title: 'Kernels', needs: null, programs: [SCAN, ['products']] },
 };
 const NAMES = Object.keys(SECTIONS);
 
@@ -104,17 +105,27 @@ async function measureRows(section, options) {
 }
 
 /** What other benches print, as it is. */
-function runPrograms({ title, programs }) {
+function runPrograms({ title, programs }, { python, threads }) {
   const started = Date.now();
   const texts = [];
-  for (const name of programs) {
+  const env = {
+    ...process.env,
+    MAMBA_THREADS: String(threads),
+    ...(python && { MAMBA_BENCH_PYTHON: python }),
+  };
+  const commands = programs.map(([name, ...args]) =>
+    ['npm run bench', name, ...(args.length ? ['--', ...args] : [])].join(' '),
+  );
+  for (const [i, [name, ...args]] of programs.entries()) {
     const path = fileURLToPath(new URL(`./${name}.mjs`, import.meta.url));
-    if (!existsSync(path)) continue;
-    const { stdout, stderr, status } = spawnSync(process.execPath, [path], { encoding: 'utf8' });
+    const { stdout, stderr, status } = spawnSync(process.execPath, [path, ...args], {
+      encoding: 'utf8',
+      env,
+    });
     if (status !== 0) throw new Error(`peers: bench/${name}.mjs failed.\n${stderr}`);
-    texts.push(`bench/${name}.mjs\n${stdout.trim()}`);
+    texts.push(`${commands[i]}\n${stdout.trim()}`);
   }
-  const note = `What \`${programs.map((name) => `npm run bench ${name}`).join('` and `')}\` print.`;
+  const note = `What \`${commands.join('` and `')}\` print.`;
   return { title, note, machine: machine([], [], started), text: texts.join('\n\n') };
 }
 
@@ -127,7 +138,7 @@ for (const name of options.only) {
     );
     continue;
   }
-  const result = section.programs ? runPrograms(section) : await measureRows(section, options);
+  const result = section.programs ? runPrograms(section, options) : await measureRows(section, options);
   printSection(result);
   if (options.write) writeSection(name, result, NAMES);
 }
