@@ -1,5 +1,9 @@
-// Tasks are handed out by one atomic word, the number of tasks not yet claimed. A worker claims by decrementing it and
-// reads the job only after that: an unfinished claim keeps the job alive, so a late worker can never see a stale one.
+// Every thread is handed a range of the tasks, always the same one of the same job: what it wrote in the last kernel of a step, it
+// mostly finds in its own caches in the next. Who has finished takes tasks of the others.
+//
+// A range is one atomic number, the tasks in it that nobody has claimed. A thread claims by decrementing it and reads the job only
+// after that: an unfinished claim keeps the job alive, so a late worker can never see a stale one. What a worker needs to begin lies
+// in one cache line, because between cores on different dies a line takes as long as a small kernel.
 #include "pool.h"
 
 #include <pthread.h>
@@ -46,45 +50,72 @@ inline bool spin(const F& ready) {
 
 }  // namespace
 
-struct Pool {
-  // Separate cache lines: claims and completions are written by different threads at different times.
-  alignas(64) std::atomic<int64_t> unclaimed{0};
-  alignas(64) std::atomic<int64_t> finished{0};
-  alignas(64) int64_t tasks = 0;
+// What one thread is to do.
+struct alignas(64) Hand {
+  std::atomic<int64_t> unclaimed{0};
+  int64_t end = 0;  // of the range
   Ctx::Task task = nullptr;
   const void* body = nullptr;
-  std::atomic<int> sleepers{0};
-  std::atomic<bool> stop{false};
-  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+};
+
+struct alignas(64) Sleeper {
+  std::atomic<bool> asleep{false};
   pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+};
+
+struct Pool {
+  // Tasks that workers have finished since the pool was created.
+  alignas(64) std::atomic<int64_t> finished{0};
+  alignas(64) std::atomic<bool> stop{false};
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   int threads = 0;
   int workers = 0;
+  Hand* hands = nullptr;  // of each thread, the caller's first
+  Sleeper* sleepers = nullptr;
   char* scratch = nullptr;  // threads * SCRATCH_BYTES, the caller's first
   pthread_t* handles = nullptr;
 
-  void work(char* own) {
-    int64_t left = unclaimed.load(std::memory_order_acquire);
-    while (left > 0) {
-      if (!unclaimed.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel, std::memory_order_acquire))
-        continue;
-      task(body, tasks - left, own);
-      finished.fetch_add(1, std::memory_order_release);
-      left = unclaimed.load(std::memory_order_acquire);
+  // Runs what is left of the own range, then of the others'. Returns how many tasks.
+  int64_t work(int own, char* memory) {
+    int64_t done = 0;
+    for (int i = 0; i < threads; i++) {
+      Hand& hand = hands[(own + i) % threads];
+      int64_t left = hand.unclaimed.load(std::memory_order_acquire);
+      while (left > 0) {
+        if (!hand.unclaimed.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel, std::memory_order_acquire))
+          continue;
+        hand.task(hand.body, hand.end - left, memory);
+        done++;
+        left = hand.unclaimed.load(std::memory_order_acquire);
+      }
     }
+    return done;
   }
 
-  void worker(char* own) {
-    const auto ready = [this] { return unclaimed.load(std::memory_order_acquire) > 0 || stop.load(); };
+  void worker(int own, char* memory) {
+    Hand& hand = hands[own];
+    Sleeper& self = sleepers[own];
+    const auto ready = [&] { return hand.unclaimed.load(std::memory_order_acquire) > 0 || stop.load(); };
     for (;;) {
       if (!spin(ready)) {
         pthread_mutex_lock(&mutex);
-        sleepers.fetch_add(1);
-        while (unclaimed.load() <= 0 && !stop.load()) pthread_cond_wait(&wake, &mutex);
-        sleepers.fetch_sub(1);
+        self.asleep.store(true);
+        while (hand.unclaimed.load() <= 0 && !stop.load()) pthread_cond_wait(&self.wake, &mutex);
+        self.asleep.store(false);
         pthread_mutex_unlock(&mutex);
       }
       if (stop.load()) return;
-      work(own);
+      finished.fetch_add(work(own, memory), std::memory_order_release);
+    }
+  }
+
+  // Wakes those of the first `count` threads that sleep.
+  void wake(int count) {
+    for (int i = 1; i < count; i++) {
+      if (!sleepers[i].asleep.load(std::memory_order_relaxed)) continue;
+      pthread_mutex_lock(&mutex);
+      pthread_cond_signal(&sleepers[i].wake);
+      pthread_mutex_unlock(&mutex);
     }
   }
 };
@@ -93,13 +124,13 @@ namespace {
 
 struct Start {
   Pool* pool;
-  char* scratch;
+  int thread;
 };
 
 void* worker_main(void* argument) {
   const Start start = *(Start*)argument;
   delete (Start*)argument;
-  start.pool->worker(start.scratch);
+  start.pool->worker(start.thread, start.pool->scratch + start.thread * SCRATCH_BYTES);
   return nullptr;
 }
 
@@ -113,9 +144,11 @@ Pool* pool_create(int threads) {
   void* scratch = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   pool->scratch = scratch == MAP_FAILED ? nullptr : (char*)scratch;
   pool->handles = (pthread_t*)calloc(threads, sizeof(pthread_t));
-  bool ok = pool->scratch && pool->handles;
+  pool->hands = new (std::nothrow) Hand[threads];
+  pool->sleepers = new (std::nothrow) Sleeper[threads];
+  bool ok = pool->scratch && pool->handles && pool->hands && pool->sleepers;
   for (int i = 1; ok && i < threads; i++) {
-    Start* start = new (std::nothrow) Start{pool, pool->scratch + i * SCRATCH_BYTES};
+    Start* start = new (std::nothrow) Start{pool, i};
     ok = start && pthread_create(&pool->handles[pool->workers], nullptr, worker_main, start) == 0;
     if (ok) pool->workers++;
     else delete start;
@@ -128,11 +161,13 @@ Pool* pool_create(int threads) {
 void pool_destroy(Pool* pool) {
   pthread_mutex_lock(&pool->mutex);
   pool->stop.store(true);
-  pthread_cond_broadcast(&pool->wake);
+  for (int i = 1; i <= pool->workers; i++) pthread_cond_signal(&pool->sleepers[i].wake);
   pthread_mutex_unlock(&pool->mutex);
   for (int i = 0; i < pool->workers; i++) pthread_join(pool->handles[i], nullptr);
   if (pool->scratch) munmap(pool->scratch, (size_t)pool->threads * SCRATCH_BYTES);
   free(pool->handles);
+  delete[] pool->hands;
+  delete[] pool->sleepers;
   delete pool;
 }
 
@@ -142,20 +177,23 @@ void pool_run(void* handle, int64_t tasks, Ctx::Task task, const void* body) {
     for (int64_t i = 0; i < tasks; i++) task(body, i, pool->scratch);
     return;
   }
-  pool->tasks = tasks;
-  pool->task = task;
-  pool->body = body;
-  pool->finished.store(0, std::memory_order_relaxed);
-  pool->unclaimed.store(tasks);
-  if (pool->sleepers.load() > 0) {
-    pthread_mutex_lock(&pool->mutex);
-    if (tasks > pool->workers) pthread_cond_broadcast(&pool->wake);
-    else
-      for (int64_t i = 1; i < tasks; i++) pthread_cond_signal(&pool->wake);
-    pthread_mutex_unlock(&pool->mutex);
+  const int64_t before = pool->finished.load(std::memory_order_relaxed), each = tasks / pool->threads;
+  const int most = tasks < pool->threads ? (int)tasks : pool->threads;
+  int64_t end = tasks;
+  for (int i = most - 1; i >= 0; i--) {
+    const int64_t count = each + (i < tasks % pool->threads);
+    Hand& hand = pool->hands[i];
+    hand.end = end, hand.task = task, hand.body = body;
+    // The first task is the caller's: it is at work before the others' lines have arrived.
+    hand.unclaimed.store(i == 0 ? count - 1 : count, std::memory_order_release);
+    end -= count;
   }
-  pool->work(pool->scratch);
-  const auto done = [pool, tasks] { return pool->finished.load(std::memory_order_acquire) == tasks; };
+  pool->wake(most);
+  task(body, 0, pool->scratch);
+  // Who fell asleep while the job was on its way has not seen it.
+  pool->wake(most);
+  const int64_t others = tasks - 1 - pool->work(0, pool->scratch);
+  const auto done = [=] { return pool->finished.load(std::memory_order_acquire) - before == others; };
   // A worker that lost its core in the middle of a task needs ours to finish.
   while (!spin(done)) sched_yield();
 }

@@ -1,5 +1,5 @@
-// The threads of the WebAssembly host: instances of the module in workers, over one shared memory. As in pool.cc, tasks are
-// handed out by the number of those not yet claimed, and a job is read only after a claim on it. Workers that have not
+// The threads of the WebAssembly host: instances of the module in workers, over one shared memory. Tasks are handed
+// out by the number of those not yet claimed, and as in pool.cc a job is read only after a claim on it. Workers that have not
 // started yet, or never do, cost speed alone: the caller runs what nobody else claims.
 #pragma once
 

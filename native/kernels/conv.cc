@@ -59,7 +59,10 @@ static void conv_row(const ConvColumn& c, float* y, int64_t length, int64_t silu
   }
 }
 
+#include "conv-step.cc"
+
 static void conv_forward(const Args& args, const Ctx& ctx) {
+  if (conv_step(args, ctx)) return;
   const float *x = args.f(0), *weight = args.f(1), *bias = args.f(2), *window = args.f(3);
   const int32_t *ids = args.ids(4), *lengths = args.ids(5);
   float *y = args.f(6), *window_out = args.f(7);

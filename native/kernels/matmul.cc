@@ -302,10 +302,10 @@ static void matmul_run(const Ctx& ctx, const MatmulShape& s, int64_t batch, cons
                        const MatmulRight& b, float* c, int64_t stride_c, const float* bias) {
   if (s.m == 0 || s.n == 0 || batch == 0) return;
   if (matvec_fits(s)) {
-    const int64_t columns = matvec_width(s), pieces = (s.n + columns - 1) / columns;
-    return ctx.parallel(batch * pieces, [&](int64_t task, char*) {
-      const int64_t item = task / pieces, j0 = task % pieces * columns, j1 = j0 + columns < s.n ? j0 + columns : s.n;
-      b.rows(s, a + item * stride_a, b.data + item * b.stride, c + item * stride_c, bias, j0, j1);
+    const MatvecCut cut(s, b.row_bytes);
+    return ctx.parallel(batch * cut.tasks, [&](int64_t task, char*) {
+      const int64_t item = task / cut.tasks, part = task % cut.tasks;
+      b.rows(s, a + item * stride_a, b.data + item * b.stride, c + item * stride_c, bias, cut.start(part), cut.start(part + 1));
     });
   }
   auto tiled = s.bf16 ? matmul_tiled<MatmulRounded> : matmul_tiled<MatmulFloats>;

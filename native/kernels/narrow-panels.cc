@@ -10,9 +10,9 @@ constexpr int64_t NP_ROWS = 16;   // of a panel
 constexpr int64_t NP_BLOCK = 32;  // elements of a row that share a scale
 // Quantised activations of up to this many bytes are made once, on the stack; of more, by each task for itself.
 constexpr int64_t NP_SHARED_BYTES = 1 << 16;
-// Weights per task where activations are few.
-constexpr int64_t NP_TASK_BYTES = 1 << 18;
-// Where they are many: rows per task, panels at least, so that quantising them hardly shows, and tasks at least.
+// Weights per task where each quantises its activations: at least so many bytes, at most so many tasks.
+constexpr int64_t NP_TASK_BYTES = 1 << 19, NP_STREAMS = 64;
+// Where activations are many: rows per task, panels at least, so that quantising them hardly shows, and tasks at least.
 constexpr int64_t NP_TASK_ROWS = 36, NP_TASK_PANELS = 24, NP_TASKS = 8;
 // The largest value of an activation with 16 bits: 127 * 256, so that q = 256 hi + lo with signed bytes.
 constexpr float NP_LEVELS = 32512, NP_LEVELS_INT8 = 127;

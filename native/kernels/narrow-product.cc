@@ -83,13 +83,17 @@ static void product_run(const Ctx& ctx, const ProductShape& s, const float* a, c
   const int64_t row_bytes = s.k / NP_BLOCK * method.unit, panel_bytes = s.k / NP_BLOCK * NP_BYTES<F>;
   const int64_t first = s.row / NP_ROWS, panels = (s.row + s.n + NP_ROWS - 1) / NP_ROWS - first;
   if (s.m * row_bytes <= NP_SHARED_BYTES) {
-    // One long stretch of weights per task: a stream that the memory's prefetchers follow. An even number of them, for two cores.
-    alignas(64) char packed[NP_SHARED_BYTES];
-    product_pack(method, s, a, s.m, packed);
-    const int64_t bytes = panels * panel_bytes, wanted = (bytes + NP_TASK_BYTES - 1) / NP_TASK_BYTES;
-    const int64_t even = bytes < NP_TASK_BYTES / 8 ? 1 : (wanted + 1) / 2 * 2, tasks = even < panels ? even : panels;
-    return ctx.parallel(tasks, [&](int64_t task, char*) {
-      product_panels<F>(s, method, s.m, packed, w, first + panels * task / tasks, first + panels * (task + 1) / tasks, bias, c);
+    // One long stretch of weights per task: a stream that the memory's prefetchers follow. A single row is quantised by each task
+    // for itself: that takes less time than memory that one core writes and another reads, again and again.
+    alignas(64) char shared[NP_SHARED_BYTES];
+    const bool own = s.m == 1;
+    if (!own) product_pack(method, s, a, s.m, shared);
+    const int64_t bytes = panels * panel_bytes, size = bytes / NP_STREAMS > NP_TASK_BYTES ? bytes / NP_STREAMS : NP_TASK_BYTES;
+    const int64_t tasks = stream_tasks(bytes, own ? size : MV_TASK_BYTES, panels);
+    return ctx.parallel(tasks, [&](int64_t task, char* scratch) {
+      if (own) product_pack(method, s, a, 1, scratch);
+      product_panels<F>(s, method, s.m, own ? scratch : shared, w, first + panels * task / tasks,
+                        first + panels * (task + 1) / tasks, bias, c);
     });
   }
   // Tasks are rows times the whole matrix while there are enough of them, for nothing is quantised twice then.
