@@ -16,23 +16,24 @@ struct MakeLanes<0, L...> {
 };
 
 // Swaps the lanes with bit D of a for those without of b, D lanes apart.
-template <int D, int... L>
-VEC_FN void swap_lanes(vf& a, vf& b, Lanes<L...>) {
-  const vf low = __builtin_shufflevector(a, b, (L & D ? W + L - D : L)...);
-  const vf high = __builtin_shufflevector(a, b, (L & D ? W + L : L + D)...);
+template <int D, class V, int... L>
+VEC_FN void swap_lanes(V& a, V& b, Lanes<L...>) {
+  const V low = __builtin_shufflevector(a, b, (L & D ? W + L - D : L)...);
+  const V high = __builtin_shufflevector(a, b, (L & D ? W + L : L + D)...);
   a = low, b = high;
 }
 
-template <int D>
-VEC_FN void transpose_stage(vf* rows) {
+template <int D, class V>
+VEC_FN void transpose_stage(V* rows) {
 #pragma GCC unroll 16
   for (int i = 0; i < W; i++) {
     if (!(i & D)) swap_lanes<D>(rows[i], rows[i + D], typename MakeLanes<W>::Type());
   }
 }
 
-// rows[i][j] <-> rows[j][i] for i, j < W.
-VEC_FN void transpose_block(vf* rows) {
+// rows[i][j] <-> rows[j][i] for i, j < W; V is any vector of W lanes.
+template <class V>
+VEC_FN void transpose_block(V* rows) {
   transpose_stage<1>(rows);
   transpose_stage<2>(rows);
   if constexpr (W >= 8) transpose_stage<4>(rows);

@@ -41,7 +41,7 @@ struct MatmulAmx : MatmulFloats {
             matmul_ask(from + 2 * AMX_SIDE * s.lda);
             matmul_ask(from + (2 * AMX_SIDE + 1) * s.lda);
           }
-          matmul_transpose16(pairs);
+          transpose_block(pairs);
           for (int64_t t = 0; t < AMX_SIDE; t++) vstore_i((int32_t*)to + (r + t) * AMX_ROW + q / 2, pairs[t]);
         }
       }

@@ -69,7 +69,7 @@ MM_BF16 static void matmul_turn16_bf16(const float* from, int64_t ld, int64_t kc
       matmul_ask(row + 16 * ld);
       matmul_ask(row + 16 * ld + W);
     }
-    matmul_transpose16(x);
+    transpose_block(x);
     const int64_t pairs = left < 2 * W ? (left + 1) / 2 : W;
     for (int64_t i = 0; i < pairs; i++) vstore_i((int32_t*)to + (q / 2 + i) * width, x[i]);
   }

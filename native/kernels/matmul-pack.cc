@@ -37,59 +37,16 @@ static void matmul_pack_a_by_k(const MatmulShape& s, const float* a, const Matmu
   }
 }
 
-// 4 x 4 transposition: the same instructions on every set.
-typedef float matmul_quad __attribute__((vector_size(16), aligned(4), may_alias));
-
-static inline void matmul_transpose4(const float* from, int64_t ld, float* to, int64_t to_ld) {
-  const matmul_quad a = *(const matmul_quad*)from, b = *(const matmul_quad*)(from + ld);
-  const matmul_quad c = *(const matmul_quad*)(from + 2 * ld), d = *(const matmul_quad*)(from + 3 * ld);
-  const matmul_quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const matmul_quad cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  *(matmul_quad*)to = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5);
-  *(matmul_quad*)(to + to_ld) = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
-  *(matmul_quad*)(to + 2 * to_ld) = __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5);
-  *(matmul_quad*)(to + 3 * to_ld) = __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7);
-}
-
 // Four rows at `from` (or fewer, with zeros below them), ld apart -> four columns of a panel of [kc][width].
 static void matmul_turn(const float* from, int64_t ld, int64_t rows, int64_t kc, float* to, int64_t width) {
   int64_t q = 0;
   if (rows == 4)
-    for (; q + 4 <= kc; q += 4) matmul_transpose4(from + q, ld, to + q * width, width);
+    for (; q + 4 <= kc; q += 4) transpose4(to + q * width, width, from + q, ld, 1.0f);
   for (; q < kc; q++)
     for (int x = 0; x < 4; x++) to[q * width + x] = x < rows ? from[x * ld + q] : 0.0f;
 }
 
 #if defined(__AVX512F__)
-// 16 x 16 transposition of 4-byte elements in registers: pairs, fours, then the quarters of the vectors.
-template <class V>
-static inline void matmul_transpose16(V (&x)[16]) {
-  V y[16];
-  MM_UNROLL for (int i = 0; i < 16; i += 2) {
-    y[i] = __builtin_shufflevector(x[i], x[i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
-    y[i + 1] = __builtin_shufflevector(x[i], x[i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-  }
-  MM_UNROLL for (int i = 0; i < 16; i += 4) {
-    MM_UNROLL for (int h = 0; h < 2; h++) {
-      x[i + 2 * h] = __builtin_shufflevector(y[i + h], y[i + 2 + h], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-      x[i + 2 * h + 1] =
-          __builtin_shufflevector(y[i + h], y[i + 2 + h], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-    }
-  }
-  MM_UNROLL for (int i = 0; i < 4; i++) {
-    const V a = x[i], b = x[4 + i], c = x[8 + i], d = x[12 + i];
-    const V ab0 = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-    const V ab1 = __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-    const V cd0 = __builtin_shufflevector(c, d, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-    const V cd1 = __builtin_shufflevector(c, d, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-    y[i] = __builtin_shufflevector(ab0, cd0, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-    y[8 + i] = __builtin_shufflevector(ab0, cd0, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-    y[4 + i] = __builtin_shufflevector(ab1, cd1, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-    y[12 + i] = __builtin_shufflevector(ab1, cd1, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-  }
-  MM_UNROLL for (int i = 0; i < 16; i++) x[i] = y[i];
-}
-
 // 16 rows -> 16 columns of a panel, as matmul_turn, asking for the same piece of the 16 rows below.
 static void matmul_turn16(const float* from, int64_t ld, int64_t kc, float* to, int64_t width) {
   int64_t q = 0;
@@ -97,7 +54,7 @@ static void matmul_turn16(const float* from, int64_t ld, int64_t kc, float* to, 
     vf x[16];
     MM_UNROLL for (int i = 0; i < 16; i++) x[i] = vload(from + i * ld + q);
     MM_UNROLL for (int i = 0; i < 16; i++) matmul_ask(from + (16 + i) * ld + q);
-    matmul_transpose16(x);
+    transpose_block(x);
     MM_UNROLL for (int i = 0; i < 16; i++) vstore(to + (q + i) * width, x[i]);
   }
   for (; q < kc; q++)

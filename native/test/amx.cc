@@ -9,6 +9,7 @@
 #include "../include/dots.h"
 #include "../include/kernels.h"
 #include "../include/tiles.h"
+#include "../include/transpose.h"
 #include "../include/vec.h"
 #include "../include/widen.h"
 
