@@ -75,6 +75,8 @@ static bool conv_step(const Args& args, const Ctx& ctx) {
   float *y = args.f(6), *window_out = args.f(7);
   const int64_t b = args.n(8), e = args.n(10), silu = args.n(12);
   if (args.n(9) != 1 || args.n(11) != CONV_STEP_TAPS || args.ids(5)) return false;
+  const bool cut = (args.n(13) > 0 && args.n(13) < e) || (args.n(14) > 0 && args.n(14) < e);
+  if (cut && b > 1) return false;  // the parts of y are not rows then
   const int64_t blocks = (e + W - 1) / W, parts = (e + CONV_STEP_CHANNELS - 1) / CONV_STEP_CHANNELS;
   ctx.parallel(b * parts, [=](int64_t task, char*) {
     const int64_t row = task / parts, part = task % parts;

@@ -51,11 +51,11 @@ VEC_FN void conv_gather(vf* out, const float* p, int64_t size, int count) {
 }
 
 template <int K>
-static void conv_row(const ConvColumn& c, float* y, int64_t length, int64_t silu) {
+static void conv_row(const ConvColumn& c, float* y, int64_t y_step, int64_t length, int64_t silu) {
   for (int64_t t = 0; t < length; t++) {
-    prefetch_read(c.x + (t + CONV_AHEAD) * c.e), prefetch_write(y + (t + CONV_AHEAD) * c.e);
+    prefetch_read(c.x + (t + CONV_AHEAD) * c.e), prefetch_write(y + (t + CONV_AHEAD) * y_step);
     const vf pre = conv_at<K>(c, t);
-    vstore_some(y + t * c.e, silu ? vsilu(pre) : pre, c.count);
+    vstore_some(y + t * y_step, silu ? vsilu(pre) : pre, c.count);
   }
 }
 
@@ -67,6 +67,7 @@ static void conv_forward(const Args& args, const Ctx& ctx) {
   const int32_t *ids = args.ids(4), *lengths = args.ids(5);
   float *y = args.f(6), *window_out = args.f(7);
   const int64_t b = args.n(8), l = args.n(9), e = args.n(10), k = args.n(11), silu = args.n(12);
+  const int64_t cut1 = args.n(13), cut2 = args.n(14);
   // A task is one vector of channels, or several where a row is short.
   const int64_t width = l < CONV_SHORT ? CONV_CHANNELS : W, parts = (e + width - 1) / width;
 
@@ -81,13 +82,15 @@ static void conv_forward(const Args& args, const Ctx& ctx) {
       const vf shift = bias ? vload_some(bias + c0, count) : vzero();
       const ConvColumn column = {x + row * l * e + c0, before, taps, ids ? ids + row * l : nullptr, e, k, count, shift};
 
-      float* out = y + row * l * e + c0;
+      // The part of y that these channels belong to; cuts are multiples of W.
+      const int64_t part = c0 < cut1 ? 0 : c0 < cut2 ? cut1 : cut2, step = (c0 < cut1 ? cut1 : c0 < cut2 ? cut2 : e) - part;
+      float* out = y + b * l * part + row * l * step + c0 - part;
       if (k == 4) {
-        conv_row<4>(column, out, length, silu);
+        conv_row<4>(column, out, step, length, silu);
       } else {
-        conv_row<0>(column, out, length, silu);
+        conv_row<0>(column, out, step, length, silu);
       }
-      for (int64_t t = length; t < l; t++) vstore_some(out + t * e, vzero(), count);
+      for (int64_t t = length; t < l; t++) vstore_some(out + t * step, vzero(), count);
       if (!window_out) continue;
       for (int64_t j = 0; j < k; j++) {
         const int64_t s = length - k + j;
@@ -222,4 +225,4 @@ static void conv_backward(const Args& args, const Ctx& ctx) {
   });
 }
 
-static const Entry conv_entries[] = {{"causalConv", 13, conv_forward}, {"causalConvGrad", 18, conv_backward}};
+static const Entry conv_entries[] = {{"causalConv", 15, conv_forward}, {"causalConvGrad", 18, conv_backward}};

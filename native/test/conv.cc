@@ -25,6 +25,12 @@ struct Conv {
     sum += bias.empty() ? 0.0 : bias[c];
     return sum.total();
   }
+  // Where y is cut, and where an element stands in its part.
+  int64_t cut(int64_t i) const { return e < 16 * i || bias.empty() ? e : 16 * i; }
+  int64_t place(int64_t row, int64_t t, int64_t c) const {
+    const int64_t part = c < cut(1) ? 0 : c < cut(2) ? cut(1) : cut(2), end = c < cut(1) ? cut(1) : c < cut(2) ? cut(2) : e;
+    return b * l * part + (row * l + t) * (end - part) + c - part;
+  }
   Call& operands(Call& call) const {
     const char* options[] = {bias.empty() ? "" : " bias", window.empty() ? "" : " window", ids.empty() ? "" : " documents",
                              lengths.empty() ? "" : " lengths", silu ? " silu" : ""};
@@ -42,7 +48,7 @@ void forward(const Conv& o) {
     for (int64_t c = 0; c < o.e; c++) {
       for (int64_t t = 0; t < length; t++) {
         const Ball pre = o.pre(row, c, t);
-        y[(row * o.l + t) * o.e + c] = o.silu ? silu_of(pre) : pre;
+        y[o.place(row, t, c)] = o.silu ? silu_of(pre) : pre;
       }
       for (int64_t j = 0; j < o.k; j++) {
         const bool same = o.document(row, length + j) == o.document(row, length + o.k - 1);
@@ -53,7 +59,7 @@ void forward(const Conv& o) {
   Call call("causalConv");
   o.operands(call).out(y);
   o.window.empty() ? call.null() : call.out(window);
-  call.nums({(double)o.b, (double)o.l, (double)o.e, (double)o.k, (double)o.silu}).check();
+  call.nums({(double)o.b, (double)o.l, (double)o.e, (double)o.k, (double)o.silu, (double)o.cut(1), (double)o.cut(2)}).check();
 }
 
 Balls totals(const std::vector<Sum>& sums) {

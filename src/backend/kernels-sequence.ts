@@ -19,6 +19,9 @@ export const SSD_PARTS = 4;
 /** The widest head (p), the largest state (n) and the most ranks that ssd takes: its scratch ends there. */
 export const SSD_WIDTH = 2048;
 export const SSD_RANKS = 64;
+/** Where causalConv may cut its channels in parts: at multiples of the longest vector. */
+export const CONV_CUT = 16;
+
 export const SEQUENCE_KERNELS = {
   // The family conv.
   /** Depthwise causal convolution: y[t] = f(bias + sum_j weight[., j] x[t - k + 1 + j]), f = silu or identity.
@@ -26,7 +29,8 @@ export const SEQUENCE_KERNELS = {
    *  sequenceIds (b, l): inputs of another id count as zero; the window belongs to the id of token 0.
    *  lengths (b): tokens at t >= lengths[b] do not exist: y is 0 there.
    *  windowOut (b, e, k) = the last k inputs after the last token (zeros for inputs of another id); may be
-   *  window. */
+   *  window. y is cut in three parts, channels [0, cut1), [cut1, cut2) and [cut2, e), that stand one behind the other, each
+   *  (b, l, its channels); a cut is a multiple of CONV_CUT or e. */
   causalConv: {
     x: 'in',
     weight: 'in',
@@ -41,6 +45,8 @@ export const SEQUENCE_KERNELS = {
     e: 'int',
     k: 'int',
     silu: 'int',
+    cut1: 'int',
+    cut2: 'int',
   }, // prettier-ignore
   /** Gradients of causalConv; dwindowOut is the gradient of windowOut (null = none).
    *  `partial` is scratch of b * e * (k + 1). dx is 0 at t >= lengths[b] (except through windowOut: also 0). */

@@ -12,10 +12,10 @@
 import { constantParameter, dtBiasParameter, type Init, parameter } from '../nn/init.ts';
 import { Conv1d, Linear, Norm } from '../nn/layers.ts';
 import { Module } from '../nn/module.ts';
-import { causalConv1d } from '../ops/causal-conv.ts';
+import { splitCausalConv1d } from '../ops/causal-conv.ts';
 import { gatedRmsNorm, siluGate } from '../ops/gated-norm.ts';
 import { ssd } from '../ops/ssd.ts';
-import { concat, exp, neg, reshape, split } from '../tensor/primitives.ts';
+import { concat, exp, neg, reshape } from '../tensor/primitives.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { Mamba2Config } from './config-mamba2.ts';
 import type { LayerState, Mixer, SequenceContext } from './mixer.ts';
@@ -64,12 +64,13 @@ export class Mamba2 extends Module implements Mixer {
     const [h, outside, channels] = [d_ssm / p, d_inner - d_ssm, d_ssm + 2 * g * n];
     const parts = this.in_proj.split(u, [...(outside > 0 ? [outside, outside] : []), d_ssm, channels, h]);
     const [z, xBC, dt] = parts.slice(-3) as [Tensor, Tensor, Tensor];
-    const conv = causalConv1d(xBC, reshape(this.conv1d.weight, [channels, k]), this.conv1d.bias, {
+    const taps = reshape(this.conv1d.weight, [channels, k]);
+    const conv = splitCausalConv1d(xBC, taps, this.conv1d.bias, [d_ssm, g * n, g * n], {
       activation: 'silu',
       window: state?.conv,
       ...context,
     });
-    const [x, B, C] = split(conv.y, 2, [d_ssm, g * n, g * n]) as [Tensor, Tensor, Tensor];
+    const [x, B, C] = conv.parts as [Tensor, Tensor, Tensor];
     const scan = ssd(
       reshape(x, [b, l, h, p]),
       dt,

@@ -4,9 +4,10 @@
  * window goes in and out as a value.
  */
 import { kernelOf } from '../backend/backend.ts';
+import { CONV_CUT } from '../backend/kernels.ts';
 import { DTypeError } from '../base/errors.ts';
 import { expectShape, type Shape } from '../base/shape.ts';
-import { add, concat, mul, reshape, silu, slice, stack } from '../tensor/primitives.ts';
+import { add, concat, mul, reshape, silu, slice, split, stack } from '../tensor/primitives.ts';
 import * as raw from '../tensor/raw.ts';
 import { record } from '../tensor/tape.ts';
 import { Tensor } from '../tensor/tensor.ts';
@@ -38,45 +39,77 @@ export function causalConv1d(
   bias: Tensor | null = null,
   options: CausalConvOptions = {},
 ): CausalConvResult {
+  const { parts, window } = run(x, weight, bias, [x.shape[2] ?? 0], options);
+  return { y: parts[0]!, window };
+}
+
+/** The same with y as three parts of so many channels, each contiguous; that costs no copy where `sizes` are multiples of 16. */
+export function splitCausalConv1d(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  sizes: readonly [number, number, number],
+  options: CausalConvOptions = {},
+): { parts: Tensor[]; window: Tensor } {
+  const [b, l] = x.dims(3);
+  const isToken = b * l === 1; // its parts stand one behind the other anyway
+  if (isToken || (l > 1 && sizes.every((size) => size % CONV_CUT === 0)))
+    return run(x, weight, bias, sizes, options);
+  const { y, window } = causalConv1d(x, weight, bias, options);
+  return { parts: split(y, 2, sizes), window };
+}
+
+/** `sizes`: one for all channels, or three. */
+function run(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  sizes: readonly number[],
+  options: CausalConvOptions,
+): { parts: Tensor[]; window: Tensor } {
   const { activation = null, window = null, sequenceIds = null, lengths = null } = options;
   const { b, l, e, k } = check(x, weight, bias, options);
   const { device } = x;
   const kernel = device.kernels.causalConv;
-  if (!kernel) return causalConv1dRef(x, weight, bias, options);
+  if (!kernel) {
+    const twin = causalConv1dRef(x, weight, bias, options);
+    return { parts: sizes.length > 1 ? split(twin.y, 2, sizes) : [twin.y], window: twin.window };
+  }
   const flags = { b, l, e, k, silu: activation === 'silu' ? 1 : 0 };
+  const starts = sizes.map((_, i) => sizes.slice(0, i).reduce((sum, size) => sum + size, 0));
+  const [cut1, cut2] = b * l === 1 ? [e, e] : [starts[1] ?? e, starts[2] ?? e];
   const y = Tensor.empty([b, l, e], 'f32', device);
   const windowOut = Tensor.empty([b, e, k], 'f32', device);
-  if (b * e > 0) kernel({ x, weight, bias, window, sequenceIds, lengths, y, windowOut, ...flags });
+  if (b * e > 0)
+    kernel({ x, weight, bias, window, sequenceIds, lengths, y, windowOut, ...flags, cut1, cut2 });
+  const parts = sizes.map((size, i) => y.alias([b, l, size], y.offset + b * l * starts[i]!));
   const saved = { x, weight, bias, window, sequenceIds, lengths };
-  record(
-    'causalConv1d',
-    [x, weight, bias, window],
-    [y, windowOut],
-    saved,
-    ([dy, dwindowOut], kept, needs) => {
-      const make = (shape: Shape) => Tensor.empty(shape, 'f32', device);
-      const dx = make([b, l, e]);
-      const dweight = make([e, k]);
-      const dbias = bias ? make([e]) : null;
-      const dwindow = needs[3] ? make([b, e, k]) : null;
-      kernelOf(
-        device,
-        'causalConvGrad',
-      )({
-        ...kept,
-        dy: dy ?? raw.full([b, l, e], 0, device),
-        dwindowOut: dwindowOut ?? null,
-        dx,
-        dweight,
-        dbias,
-        dwindow,
-        partial: make([b * e * (k + 1)]),
-        ...flags,
-      });
-      return [dx, dweight, dbias, dwindow];
-    },
-  );
-  return { y, window: windowOut };
+  record('causalConv1d', [x, weight, bias, window], [...parts, windowOut], saved, (douts, kept, needs) => {
+    const make = (shape: Shape) => Tensor.empty(shape, 'f32', device);
+    const dparts = sizes.map((size, i) => douts[i] ?? raw.full([b, l, size], 0, device));
+    const dy = dparts.length > 1 ? raw.concat(dparts, 2) : dparts[0]!;
+    const dwindowOut = douts[sizes.length];
+    const dx = make([b, l, e]);
+    const dweight = make([e, k]);
+    const dbias = bias ? make([e]) : null;
+    const dwindow = needs[3] ? make([b, e, k]) : null;
+    kernelOf(
+      device,
+      'causalConvGrad',
+    )({
+      ...kept,
+      dy,
+      dwindowOut: dwindowOut ?? null,
+      dx,
+      dweight,
+      dbias,
+      dwindow,
+      partial: make([b * e * (k + 1)]),
+      ...flags,
+    });
+    return [dx, dweight, dbias, dwindow];
+  });
+  return { parts, window: windowOut };
 }
 
 /** The same from primitives: k shifted products. Needs lengths and ids as host data when given. */

@@ -8,6 +8,7 @@ export {
   type CausalConvResult,
   causalConv1d,
   causalConv1dRef,
+  splitCausalConv1d,
 } from './causal-conv.ts';
 export { crossEntropy, IGNORE_INDEX, tokenLosses, tokenLossesRef } from './cross-entropy.ts';
 export {

@@ -160,7 +160,7 @@ describe.each(devices)('Backend.record on $label', ({ backend }) => {
   });
 
   it('works in place where kernels can, and copies elsewhere', async () => {
-    const flags = { b: 1, l: 1, e: COUNT, k: 1, silu: 0 };
+    const flags = { b: 1, l: 1, e: COUNT, k: 1, silu: 0, cut1: COUNT, cut2: COUNT };
     const sequence = { bias: null, sequenceIds: null, lengths: null };
     const [x, weight, window, total] = [upload(1, 2), upload(1, 1, 1, 1, 1), upload(), upload(10)];
     const { result, recording } = device.record(

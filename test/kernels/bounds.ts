@@ -214,7 +214,10 @@ const TWINS: Twins = {
     for (let i = 0; i < o.b * o.l * o.e; i++) {
       const tap = preActivation(o, i);
       const pre = tap && sum(tap.map(({ weight, input }) => mul(weight, input)).concat(at(o.bias, i % o.e)));
-      y.push(!pre ? ZERO : o.silu ? apply(silu, ULPS.silu, pre) : pre);
+      const c = i % o.e;
+      const [part, end] = c < o.cut1 ? [0, o.cut1] : c < o.cut2 ? [o.cut1, o.cut2] : [o.cut2, o.e];
+      const place = o.b * o.l * part + Math.floor(i / o.e) * (end - part) + c - part;
+      y[place] = !pre ? ZERO : o.silu ? apply(silu, ULPS.silu, pre) : pre;
     }
     return { y };
   },

@@ -42,7 +42,7 @@ describe('causalConvGrad', () => {
             partial: out(b * e * (k + 1)),
           },
         });
-        const forward = { ...common, y: out(b * l * e), windowOut: out(b * e * k) };
+        const forward = { ...common, y: out(b * l * e), windowOut: out(b * e * k), cut1: e, cut2: e };
         await checkGradients('causalConv', forward, cotangents, {
           x: dx,
           weight: dweight,

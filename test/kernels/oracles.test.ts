@@ -203,7 +203,7 @@ await each('causal_conv1d', async (fixture, { width, silu }) => {
   };
   await check(
     'causalConv',
-    { ...common, y: out(b * l * e), windowOut: out(b * e * k) },
+    { ...common, y: out(b * l * e), windowOut: out(b * e * k), cut1: e, cut2: e },
     { y: tokens('out.y'), windowOut: data('out.last_W_inputs') },
   );
   await check(

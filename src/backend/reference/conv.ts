@@ -15,7 +15,7 @@ import { siluGrad, silu as siluOf } from './math.ts';
 import { type Floats, input, optionalIds, optionalInput, optionalOutput, output } from './storage.ts';
 
 export const conv = {
-  causalConv({ b, l, e, k, silu, ...refs }) {
+  causalConv({ b, l, e, k, silu, cut1, cut2, ...refs }) {
     const [x, weight, bias] = [input(refs.x), input(refs.weight), optionalInput(refs.bias)];
     const window = optionalInput(refs.window);
     const [sequenceIds, lengths] = [optionalIds(refs.sequenceIds), optionalIds(refs.lengths)];
@@ -26,12 +26,14 @@ export const conv = {
       const document = documents(sequenceIds, row, length, l, k);
       for (let c = 0; c < e; c++) {
         const inputs = gatherInputs(x, window, row, c, length, l, e, k);
+        const [part, end] = c < cut1 ? [0, cut1] : c < cut2 ? [cut1, cut2] : [cut2, e];
         for (let t = 0; t < l; t++) {
           let pre = bias ? bias[c]! : 0;
           for (let j = 0; j < k && t < length; j++) {
             if (document[t + 1 + j] === document[t + k]) pre += weight[c * k + j]! * inputs[t + 1 + j]!;
           }
-          y[(row * l + t) * e + c] = t >= length ? 0 : silu ? siluOf(pre) : pre;
+          y[b * l * part + (row * l + t) * (end - part) + c - part] =
+            t >= length ? 0 : silu ? siluOf(pre) : pre;
         }
         for (let j = 0; j < k && windowOut; j++) {
           const same = document[length + j] === document[length + k - 1];

@@ -1,4 +1,5 @@
 /** Cases of the causal convolution: widths, windows, documents, ragged rows. */
+import { CONV_CUT } from '../../../src/backend/kernels.ts';
 import { type Case, type Operands, out } from '../harness.ts';
 import { define, pick, type Values } from './values.ts';
 
@@ -18,11 +19,17 @@ const SHAPES: Shape[] = [1, 2, 3, 4, 5].flatMap((k) => [
   { b: 2, l: 0, e: 5, k },
   { b: 3, l: 130, e: 40, k },
   { b: 0, l: 4, e: 3, k },
+  { b: 3, l: 1, e: 50, k },
 ]);
 
 /** Empty, full and everything between, cut to l. */
 function raggedLengths(b: number, l: number): Int32Array {
   return Int32Array.from({ length: b }, (_, row) => Math.min(l, pick([l >> 1, 0, l, 1], row)));
+}
+
+/** The i-th place where channels may be cut; 0 is no cut. */
+function cutAt(e: number, i: number): number {
+  return i === 0 ? e : Math.min(e, CONV_CUT * i);
 }
 
 function common(values: Values, { b, l, e, k }: Shape, i: number) {
@@ -61,6 +68,7 @@ function forward(shape: Shape, i: number): Case {
   return named('causalConv', shape, i, (values) => ({
     ...common(values, shape, i),
     y: out(b * l * e),
+    ...{ cut1: cutAt(e, i % 4), cut2: cutAt(e, (i % 4) + (i % 2)) },
     windowOut: i % 3 === 0 ? null : out(b * e * k),
   }));
 }
