@@ -52,8 +52,8 @@ export function splitLinear(
   const lead = x.shape.slice(0, -1);
   const rows = sizeOf(lead);
   // Parts much narrower than x are computed together, and then moved apart: x is read once,
-  // and the product is a better one.
-  const isJoint = sizes.length > 1 && n < k;
+  // and the product is a better one. Those of a single row need no moving.
+  const isJoint = sizes.length > 1 && (n < k || rows === 1);
   const blocks = isJoint ? [n] : sizes;
   const starts = startsOf(blocks);
   const part = (t: Tensor, i: number) => raw.slice(t, 0, starts[i]!, starts[i]! + blocks[i]!);
