@@ -26,7 +26,8 @@ export interface LoadModelOptions extends OpenOptions {
   /**
    * What projections and head compute their products in, default f32. `bf16` (for f32, bf16 and f16 weights)
    * rounds both factors to bfloat16, `int8` (for q8 and q4) rounds activations to 8 bits per block of 32;
-   * with other weights they change nothing.
+   * other weights are multiplied as without. Both let prompts of Mamba-2 and Mamba-3 round the factors of
+   * products with the state to bfloat16, where the device is faster then.
    */
   precision?: Precision;
 }

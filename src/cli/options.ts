@@ -68,7 +68,8 @@ export function addComputeOptions(command: Command): Command {
       new Option(
         '--precision <p>',
         'of the products of projections and head: bf16 rounds both factors (by at most 2^-8 of each; f32, bf16 and f16 weights), ' +
-          'int8 the activations (to 1/254 of the largest of 32; q8 and q4 weights); sums and all else stay float32 (f32)',
+          'int8 the activations (to 1/254 of the largest of 32; q8 and q4 weights); both may round those with the state in prompts ' +
+          'of Mamba-2 and -3 to bfloat16; sums and all else stay float32 (f32)',
       ).choices(PRECISIONS),
     );
 }

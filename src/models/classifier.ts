@@ -50,7 +50,8 @@ export class Classifier extends Module implements StateModel {
   readonly score: Linear;
   readonly config: ClassifierConfig;
   tokenizer: Tokenizer | null = null;
-  /** What the projections and the head compute their products in; may be set at any time. */
+  /** What projections, head and, in prompts of Mamba-2 and -3, the state compute their products in; may be set at
+   *  any time. */
   precision: Precision = 'f32';
   #fingerprint: string;
 

@@ -60,7 +60,8 @@ export class LanguageModel extends Module implements StateModel {
   eosId: number | null = null;
   /** The Jinja source that turns messages into text; null for models that were not taught to chat. */
   chatTemplate: string | null = null;
-  /** What the projections and the head compute their products in; may be set at any time. */
+  /** What projections, head and, in prompts of Mamba-2 and -3, the state compute their products in; may be set at
+   *  any time. */
   precision: Precision = 'f32';
   #fingerprint: string;
 
