@@ -19,7 +19,19 @@ import { printSection, ratios, writeSection } from './peers/_results.mjs';
 import { scaling } from './peers/_scaling.mjs';
 import { train, trainSlow } from './peers/_training.mjs';
 
-const SCAN = ['scan', '--batch', '1', '--length', '2048', '--channels', '1536', '--rounds', '5'];
+const SCAN = [
+  'scan',
+  '--batch',
+  '1',
+  '--length',
+  '2048',
+  '--channels',
+  '1536',
+  '--rounds',
+  '5',
+  '--peer',
+  '0',
+];
 
 /** What each section measures, beside whom. */
 const SECTIONS = {

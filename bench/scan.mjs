@@ -1,7 +1,8 @@
 /**
  * The selective scan alone, forward and forward + backward, side by side with mambapy's parallel scan and its sequential loop in alternating
  * rounds: state updates per second, bytes of operands per second, ratios, and the share of the limit of the machine as measured in the
- * same run. `npm run bench scan -- --length 1024`
+ * same run. `npm run bench scan -- --length 1024`; `--peer 0` leaves mambapy out, which takes minutes
+ * for long rows.
  */
 import { currentDevice, noGrad, scope, selectiveScan, Tensor } from '../dist/index.node.js';
 import { openPeer } from './_peer.mjs';
@@ -15,7 +16,7 @@ import { median, numbers, printMachine, spread } from './_report.mjs';
  */
 const PRODUCTS = { forward: 9, backward: 17 };
 
-const o = numbers({ batch: 2, length: 512, channels: 512, state: 16, threads: 2, rounds: 3 });
+const o = numbers({ batch: 2, length: 512, channels: 512, state: 16, threads: 2, rounds: 3, peer: 1 });
 process.env.MAMBA_THREADS = String(o.threads);
 const device = currentDevice();
 const { batch: b, length: l, channels: e, state: n } = o;
@@ -44,7 +45,7 @@ async function run(backward) {
   return (performance.now() - start) / 1000;
 }
 
-const peer = await openPeer(o.threads);
+const peer = o.peer ? await openPeer(o.threads) : null;
 printMachine(`device ${device.description}`, ...(peer ? [peer.version] : []));
 console.log(
   `selective scan: batch ${b}, length ${l}, ${e} channels, d_state ${n}, ${o.threads} threads, ${o.rounds} rounds`,
